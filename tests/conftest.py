@@ -53,10 +53,10 @@ REVERSED = "newest-64k"
 MACHINES = ("waits", "scrubs")
 
 # Groups that take long, the longest first, so that none of them begins last.
-LONG_GROUPS = ("packages/test_life.py", "waits", "scrubs", "driver", "firmware/test_tables.py", "sources/test_style.py", "sources/test_demo.py",
-               "guests/test_guest.py", "sources/test_static.py", "sources/test_matrix.py", "driver/test_large_scrub.py", "packages/test_dkms.py",
-               "packages/test_compilers.py", "packages/test_images.py", "packages/test_lint.py",
-               "cli/test_faults.py", "cli/test_testers_in_machine.py", "driver/test_tracers.py", "hardware/test_hardware.py",
+LONG_GROUPS = ("packages/test_life.py", "packages/test_upgrade.py", "waits", "scrubs", "driver", "firmware/test_tables.py", "sources/test_style.py",
+               "sources/test_demo.py", "guests/test_guest.py", "sources/test_static.py", "sources/test_matrix.py", "driver/test_large_scrub.py",
+               "packages/test_dkms.py", "packages/test_compilers.py", "packages/test_images.py", "packages/test_lint.py", "cli/test_faults.py",
+               "cli/test_testers_in_machine.py", "driver/test_tracers.py", "hardware/test_hardware.py",
                "guests/test_lines.py", "packages/test_capture.py", "boot/test_udev.py", "cli/test_doctor_in_machine.py",
                "cli/test_scrub_in_machine.py", "packages/test_vendors.py", "cli/test_in_machine.py", "cli/test_records.py", "packages/test_publish.py",
                "packages/test_modules.py", "lab/tests/test_machine.py", "packages/test_rpm.py", "packages/test_release.py")
