@@ -53,7 +53,7 @@ static bool check_key(struct doctor *d, const struct boot *b)
 	g_auto(GStrv) words = g_strsplit(b->module ?: "", " ", -1);
 	const char *serial = g_strv_length(words) == 3 ? words[2] : "-", *by;
 	g_autofree char *own = field_value(d->module, "sig_key"), *same = plain_number(own), *signature = NULL;
-	g_autofree char *key = module_owner(b->module) == OWNER_PACKAGES ? NULL : dkms_certificate(d->h);
+	g_autofree char *key = NULL;
 	bool known, unsigned_one = !strcmp(serial, "unsigned");
 	enum finding_case which;
 
@@ -64,6 +64,7 @@ static bool check_key(struct doctor *d, const struct boot *b)
 	which = unsigned_one ? MODULE_SIGNATURE_NONE : signature_case(d, module_owner(b->module), NULL, serial);
 	if (which == MODULE_SIGNATURE_GOOD)
 		return true;
+	key = module_owner(b->module) == OWNER_PACKAGES ? NULL : dkms_certificate(d->h);
 	signature = unsigned_one ? g_strdup("is not signed") :
 		    g_strdup_printf("is signed by the certificate %s, which is not trusted", serial);
 	report(d, meanings[which].verdict == BAD ? INITRAMFS_REJECTED : INITRAMFS_KEY_UNKNOWN, NULL,

@@ -51,16 +51,19 @@ void check_egm(struct doctor *d)
 
 /* ---- programs ------------------------------------------------------------------------------- */
 
-/* What this QEMU lacks for guests; NULL: nothing. *usable: they can use GPU memory. */
-static const char *qemu_lack(const struct vmm *qemu, bool *usable)
+/* What this QEMU lacks for guests, to be freed; NULL: nothing. *usable: they can use GPU memory. */
+static char *qemu_lack(const struct vmm *qemu, bool *usable)
 {
 	*usable = vmm_has(qemu, QEMU_INITIATOR);
 	if (!*usable)
-		return "it has no -object acpi-generic-initiator (QEMU 9.0 or later): a Linux guest can't add the GPU's memory as NUMA nodes";
+		return g_strdup_printf("it has no -object acpi-generic-initiator (%s or later): a Linux guest can't add the GPU's memory as NUMA nodes",
+				       vmm_since(QEMU_INITIATOR));
 	if (!vmm_has(qemu, QEMU_ALIGNS))
-		return "before 9.2 it does not align its mappings of BARs, unless the vendor has a backport: the host maps GPU memory page by page";
-	return vmm_has(qemu, QEMU_WINDOW) ? NULL :
-	       "it has no -machine highmem-mmio-size (QEMU 10.0 or later): the BARs of several GPUs may not fit into its window of 512 GiB";
+		return g_strdup("before 9.2 it does not align its mappings of BARs, unless the vendor has a backport: the host maps GPU memory page by page");
+	if (!vmm_has(qemu, QEMU_WINDOW))
+		return g_strdup_printf("it has no -machine highmem-mmio-size (%s or later): the BARs of several GPUs may not fit into its window of 512 GiB",
+				       vmm_since(QEMU_WINDOW));
+	return NULL;
 }
 
 static void check_qemu(struct doctor *d)
@@ -72,7 +75,7 @@ static void check_qemu(struct doctor *d)
 	if (!qemus->count)
 		report(d, QEMU_NONE, NULL, NULL);
 	for (qemu = qemus->vmm; qemu < qemus->vmm + qemus->count; qemu++) {
-		const char *lack = qemu->known ? qemu_lack(qemu, &usable) : NULL;
+		g_autofree char *lack = qemu->known ? qemu_lack(qemu, &usable) : NULL;
 		g_autofree char *version = g_strdup_printf("%d.%d", qemu->major, qemu->minor);
 
 		report(d, !qemu->known ? QEMU_UNKNOWN : !lack ? QEMU_GOOD : usable ? QEMU_OLD : QEMU_TOO_OLD,

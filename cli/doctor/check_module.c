@@ -72,10 +72,17 @@ static bool masks(const char *command)
 	       !strstr(command, " --ignore-install ");
 }
 
+/* What module_blacklist= of a kernel command line names; g_strfreev() frees it. */
+static char **blacklist_of(const char *line)
+{
+	g_autofree char *list = boot_parameter(line, "module_blacklist");
+
+	return g_strsplit(list ?: "", ",", -1);
+}
+
 bool is_loadable(struct doctor *d, const char *name)
 {
-	g_autofree char *list = boot_parameter(d->line, "module_blacklist");
-	g_auto(GStrv) listed = g_strsplit(list ?: "", ",", -1), lines = text_lines(d->module);
+	g_auto(GStrv) listed = blacklist_of(d->line), lines = text_lines(d->module);
 	bool good = !g_strv_contains((const char *const *)listed, name);
 	size_t i;
 
@@ -90,8 +97,7 @@ bool is_loadable(struct doctor *d, const char *name)
 
 char *blacklisted(struct doctor *d, const char *line)
 {
-	g_autofree char *list = boot_parameter(line, "module_blacklist");
-	g_auto(GStrv) listed = g_strsplit(list ?: "", ",", -1), names = needed_names(d);
+	g_auto(GStrv) listed = blacklist_of(line), names = needed_names(d);
 	size_t i;
 
 	for (i = 0; names[i]; i++)
@@ -112,10 +118,11 @@ static char *refusal(struct doctor *d)
 
 	for (i = 0; !d->loaded && lines[i]; i++) {
 		const char *text = lines[i] + strspn(lines[i], "01234567 ");
+		bool refused = log_says(text, LOG_REFUSED);
 
 		if (g_str_has_prefix(text, DRIVER_NAME " "))
 			g_string_truncate(said, 0);
-		for (k = 0; names[k] && log_says(text, LOG_REFUSED); k++)
+		for (k = 0; refused && names[k]; k++)
 			if (log_names(text, names[k]) && said->len < REFUSAL_MAX && !strstr(said->str, text))
 				g_string_append_printf(said, "%s%s", said->len ? "; " : "", text);
 	}

@@ -263,15 +263,16 @@ void image_owner_find(struct host *h, const char *image, const char *release,
 	const struct tool *tool = find_tool(h);
 	bool by_dracut = tool && strstr(tool->command[0], "dracut");
 	g_autofree char *kernel = NULL, *text = NULL;
+	enum system_kind system = system_kind(h);
 
 	memset(owner, 0, sizeof(*owner));
 	owner->hooked = initramfs_command(h);
-	if (system_kind(h) == SYSTEM_OSTREE) {
+	if (system == SYSTEM_OSTREE) {
 		owner->remedy = g_strdup("rpm-ostree makes it: run \"rpm-ostree initramfs --enable\", or make the "
 					 "image of the host again, and reboot");
 		return;
 	}
-	if (system_kind(h) == SYSTEM_SNAPSHOT) {
+	if (system == SYSTEM_SNAPSHOT) {
 		owner->remedy = g_strdup("transactional-update makes it: run \"transactional-update initrd\", and "
 					 "reboot");
 		return;
