@@ -108,7 +108,7 @@ class Tree:
 
     def run(self, *words, **more):
         """With sanitizers, so that a leak of memory fails a test."""
-        return run(*words, root=self.root, sanitized=True, **more)
+        return run(*words, root=self.root, **{"sanitized": True, **more})
 
     def json(self, *words, status=0):
         done = self.run(*words, "--json")
@@ -750,9 +750,12 @@ class Steps:
 
 
 class Configuration:
-    def persisted(self, tree):
+    @staticmethod
+    def persisted(tree):
+        """({address: the line that binds it}, messages)"""
+        done = tree.run("list", "--json")
         return {g["address"]: g["persisted"] and (pathlib.Path(g["persisted"]["file"]).name, g["persisted"]["line"])
-                for g in tree.json("list")["gpus"]}
+                for g in json.loads(done.stdout)["gpus"]}, done.stderr
 
     def test_lines(self, tree):
         for address, slot, serial in zip((G1, G2), lines.SLOTS, lines.SERIALS):
@@ -760,27 +763,28 @@ class Configuration:
             tree.file(f"/sys/bus/pci/devices/{address}/serial_number", serial)
         for text, binds in {**lines.GOOD, **lines.UNCLEAR}.items():
             tree.file("/etc/nvgrace-gpu.conf", text.encode())
-            assert tuple(map(bool, self.persisted(tree).values())) == binds, text
-            assert bool(tree.run("list").stderr) == (text in lines.UNCLEAR and "slot=4" not in text), text
+            persisted, messages = self.persisted(tree)
+            assert tuple(map(bool, persisted.values())) == binds, text
+            assert bool(messages) == (text in lines.UNCLEAR and "slot=4" not in text), text
 
     def test_malformed_lines(self, tree):
         tree.device(G1)
         for text in lines.BAD:
             tree.file("/etc/nvgrace-gpu.conf", f"{text}\nbind {G1}".encode())
-            done = tree.run("list")
-            assert "nvgrace-gpu: /etc/nvgrace-gpu.conf:1: " in done.stderr, text
-            assert done.stderr.count("\n") == 1, text
-            assert "\x1b" not in done.stderr
+            persisted, messages = self.persisted(tree)
+            assert "nvgrace-gpu: /etc/nvgrace-gpu.conf:1: " in messages, text
+            assert messages.count("\n") == 1, text
+            assert "\x1b" not in messages
             named = G1 in text and not text.startswith("bind")
-            assert self.persisted(tree) == {G1: None if named else ("nvgrace-gpu.conf", 2)}, text
+            assert persisted == {G1: None if named else ("nvgrace-gpu.conf", 2)}, text
 
     def test_which_files(self, tree):
         tree.device(G1)
         for name in (".hidden.conf", "x.conf~", "conf", ".conf", "x.conf.dpkg-old"):
             tree.file(f"/etc/nvgrace-gpu.conf.d/{name}", "bind all")
-        assert self.persisted(tree) == {G1: None}
+        assert self.persisted(tree) == ({G1: None}, "")
         tree.file("/etc/nvgrace-gpu.conf.d/x.conf", b"bind all")  # no newline
-        assert self.persisted(tree) == {G1: ("x.conf", 1)}
+        assert self.persisted(tree) == ({G1: ("x.conf", 1)}, "")
 
     def test_unreadable(self, tree):
         tree.device(G1)
