@@ -33,9 +33,13 @@ This word holds only in a campaign:
 
   late          it takes minutes in which the machine has nothing to do"""
 
+import functools
+
 # Words that hold in every machine of the lab.
 ALWAYS = ("lab", "carve-out", "this-driver", "type1", "tracing", "slow", "pages", "waits", "scrubs")
 
+
+@functools.cache
 def holds(kernel, word, extra=()):
     """Whether a word holds on a kernel."""
     if word.startswith("?"):
