@@ -36,7 +36,7 @@ TESTS = pathlib.Path(__file__).resolve().parent
 KERNELS = {
     "check": ("newest",),
     "all": ("newest", "newest-64k", "stable", "oldstable"),
-    "long": ("newest-64k", "stable", "oldstable", "stable-16k", "newest-16k", "stable-rt", "newest-rt", "next", "debug", "debug-64k", "kcsan"),
+    "long": ("newest-64k", "stable", "oldstable", "stable-16k", "newest-16k", "stable-rt", "newest-rt", "debug", "debug-64k", "kcsan"),
 }
 MARKERS = (*KERNELS, "packages", "measure")
 
