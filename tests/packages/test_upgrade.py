@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Upgrades from the real packages of the last two releases, which
-tests/lab/system/releases makes from their commits: by apt in Debian 12 and 13, with
+tests/lab/system/release makes from their commits: by apt in Debian 12 and 13, with
 their initramfs-tools, and by dnf. Also what is left in images that these make, after
 unbind and after removal."""
 
-import pathlib
 import shutil
-import subprocess
 import tempfile
 
 import pytest
@@ -14,6 +12,7 @@ import pytest
 from boot import lines
 from boot.test_initramfs import module
 from lab import packages
+from lab.archive import CACHE
 from lab.system import scratch
 from packages import common
 from packages.common import named, run
@@ -26,22 +25,17 @@ IMAGE = f"/boot/initrd.img-{KERNEL}"
 OURS = {"usr/lib/udev/rules.d/60-nvgrace-gpu.rules", "usr/lib/udev/nvgrace-gpu", "etc/nvgrace-gpu.conf.d/all.conf",
         f"usr/lib/modules/{KERNEL}/updates/{NAME}.ko"}
 DKMS, TOOL, TESTS, UDEV = f"{NAME}-dkms", "nvgrace-gpu", "nvgrace-gpu-tests", f"{NAME}-udev"
-# The release before the upgrade, 0 for the last one; what is installed of it; the
-# configuration, which boot/lines.py has; and what is upgraded: all, or a package that
-# takes the others along.
-WAYS = {"dkms": (0, (DKMS, TOOL, TESTS), "bind all", ""), "udev": (0, (UDEV, TOOL), "bind all", ""),
-        "udev alone": (0, (UDEV,), "bind all", ""), "tool": (0, (DKMS, TOOL, TESTS), "bind all", TOOL),
-        "slot": (1, (DKMS, TOOL, TESTS), "bind slot=3", ""), "ignored slot": (1, (DKMS,), "bind all\nignore slot=GPU1", DKMS)}
+# The release before the upgrade; what is installed of it; the configuration, which
+# boot/lines.py has; and what is upgraded: all, or a package that takes the others along.
+WAYS = {"dkms": ("0.3.0", (DKMS, TOOL, TESTS), "bind all", ""), "udev": ("0.3.0", (UDEV, TOOL), "bind all", ""),
+        "udev alone": ("0.3.0", (UDEV,), "bind all", ""), "tool": ("0.3.0", (DKMS, TOOL, TESTS), "bind all", TOOL),
+        "slot": ("0.2.0", (DKMS, TOOL, TESTS), "bind slot=3", ""), "ignored slot": ("0.2.0", (DKMS,), "bind all\nignore slot=GPU1", DKMS)}
 # Making the packages of a release takes minutes, so only check-long makes those before
 # the last one.
-each_way = pytest.mark.parametrize("way", [pytest.param(way, marks=[pytest.mark.needs("releases 2"), pytest.mark.long] if WAYS[way][0]
-                                                        else [pytest.mark.needs("releases 1"), pytest.mark.all]) for way in WAYS])
+each_way = pytest.mark.parametrize("way", [
+    pytest.param(way, marks=[pytest.mark.needs(f"release {WAYS[way][0]}"), pytest.mark.all if WAYS[way][0] == "0.3.0" else pytest.mark.long])
+    for way in WAYS])
 CONF = "/etc/nvgrace-gpu.conf.d/all.conf"
-
-
-def release(age):
-    done = subprocess.run([scratch.PROJECT / "tests/lab/system/releases", "--directory"], stdout=subprocess.PIPE, text=True, check=True)
-    return pathlib.Path(done.stdout.split()[age])
 
 
 def repository(place, source, kind):
@@ -93,8 +87,8 @@ def unpacked(host):
 @pytest.mark.needs("trees")
 @each_way
 def test_apt(debian, way):
-    age, names, conf, upgraded = WAYS[way]
-    repository(debian.shared / "old", release(age), "deb")
+    version, names, conf, upgraded = WAYS[way]
+    repository(debian.shared / "old", CACHE / f"release-{version}", "deb")
     debian.sh(f"""
         sed -i s/new/old/ /etc/apt/sources.list.d/ours.list
         apt-get -q update
@@ -181,11 +175,11 @@ def test_an_image_that_does_not_change_is_named(debian):
 @pytest.mark.needs("root installers")
 @each_way
 def test_dnf(scratch_system, way):
-    age, names, conf, upgraded = WAYS[way]
+    version, names, conf, upgraded = WAYS[way]
     host = scratch_system(lower=f"{packages.root('installers')}:/")
     host.empty("/usr/lib/modules")
     host.sh("mkdir -p /var/lib/rpm /etc/yum.repos.d")
-    for name, source in (("old", release(age)), ("new", scratch.PACKAGES)):
+    for name, source in (("old", CACHE / f"release-{version}"), ("new", scratch.PACKAGES)):
         repository(host.shared / name, source, "rpm")
     common.build_stand_in(host.shared, [p for name in ("old", "new") for p in (host.shared / name).glob("*.rpm")
                                         if ".src." not in p.name and ".aarch64." not in p.name])
