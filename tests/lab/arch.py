@@ -17,6 +17,7 @@ class Arch:
     # too.
     tools: str
     make: "tuple[str, ...]"     # what `make modules` needs
+    libraries: str              # where Debian has them
     # Of machines.
     qemu: str = ""
     machine: str = ""           # QEMU's machine, without what depends on the kernel
@@ -26,7 +27,6 @@ class Arch:
     iommu_module: "str | None" = None   # its driver, if a module
     append: str = ""            # the kernel's command line
     console: str = ""
-    libraries: str = ""         # of the guest's programs, here and in the guest
     loader: str = ""            # of dynamic programs in the guest
     busybox: str = ""           # static
     # Whether the IOMMU translates the GPUs' DMA. If not, the machine has
@@ -49,7 +49,9 @@ ARM64 = Arch(
     libraries="/usr/lib/aarch64-linux-gnu", loader="/lib/ld-linux-aarch64.so.1", busybox="/usr/bin/busybox",
     tools="aarch64-linux-gnu-", make=("ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"))
 
-AMD64 = Arch(name="amd64", option="CONFIG_X86_64", tools="x86_64-linux-gnu-", make=("ARCH=x86_64", "CROSS_COMPILE=x86_64-linux-gnu-"))
+AMD64 = Arch(
+    name="amd64", option="CONFIG_X86_64", libraries="/usr/lib/x86_64-linux-gnu",
+    tools="x86_64-linux-gnu-", make=("ARCH=x86_64", "CROSS_COMPILE=x86_64-linux-gnu-"))
 
 ARCHITECTURES = (ARM64, AMD64)
 # That of this machine.
