@@ -72,7 +72,8 @@ class Kernel(Played):
         document = json.loads(done.stdout)
         validate(document)
         result, = document["results"]
-        assert result["exit_status"] == (status if not document["initramfs"] else result["exit_status"])
+        made = document["initramfs"]
+        assert (made["exit_status"] != 0 if made else result["exit_status"]) == status
         return result, done.stderr
 
 
@@ -122,8 +123,8 @@ class Bind(Kernel):
         assert ((result["message"], result["next"]) ==
                 ("can't unbind it from nouveau: Device or resource busy; it is bound to nouveau as before",
                  f'end what uses the device; run "nvgrace-gpu doctor {G1}"'))
-        result, _ = self.change("bind", status=1, at=f">{DRIVERS}/nouveau/unbind:{UNBINDS}",
-                                play=f"fail=>{DRIVERS}/nouveau/bind:1:{errno.EIO}")
+        # ENOTSUPP, which user space has no name for, and which is too large for an exit status.
+        result, _ = self.change("bind", status=1, at=f">{DRIVERS}/nouveau/unbind:{UNBINDS}", play=f"fail=>{DRIVERS}/nouveau/bind:1:524")
         assert (result["message"], result["changed"]) == (f"{OURS} refused it; and can't restore nouveau: Input/output error", True)
         # Without an error of the write.
         self.bound("nouveau")
@@ -134,6 +135,11 @@ class Bind(Kernel):
         self.tree.without(f"{DEVICE}/rescan")
         result, _ = self.change("bind", status=1)
         assert result["message"] == "can't lock it: No such file or directory"
+
+    def test_it_goes(self):
+        """After wait has found it."""
+        done = self.run_words("wait", "--timeout=0", G1, play=f"fail=?{DEVICE}:1:{errno.ENODEV}")
+        assert (done.returncode, done.stderr) == (1, f'nvgrace-gpu: {G1}: the device is gone; see "nvgrace-gpu doctor {G1}"\n')
 
     def test_another_bind(self):
         """The link to the driver exists, but another process's bind has not
@@ -352,7 +358,7 @@ class Boot(WithRule):
         release = "6.12-test"
         image, hook = self.tree.root / f"boot/initrd.img-{release}", "/usr/share/initramfs-tools/hooks/nvgrace-gpu"
         self.tree.file(f"/usr/lib/modules/{release}/modules.dep", "").file(f"/boot/initrd.img-{release}", "init\n")
-        self.tree.file("/usr/sbin/mkinitramfs", "").file(hook, "").file("/usr/bin/lsinitramfs", '#!/bin/sh\ncat "$2"\n')
+        self.tree.file("/usr/sbin/mkinitramfs", "").file(hook, "").file("/usr/bin/lsinitramfs", '#!/bin/sh\ncat - "$2"\n')
         (self.tree.root / "usr/bin/lsinitramfs").chmod(0o755)
         self.files["/boot"] = image.parent
         # In the boot loader's entry, the microcode comes first.
@@ -360,8 +366,10 @@ class Boot(WithRule):
                        f"menuentry x {{\nlinux /vmlinuz-{release}\ninitrd /microcode.img /{image.name}\n}}\n")
         program = self.tree.root / UPDATE.lstrip("/")
         files = "usr/lib/udev/rules.d/60-nvgrace-gpu.rules usr/lib/udev/nvgrace-gpu"
-        makes = (f"#!/bin/sh\necho made\necho init >/boot/initrd.img-$3\nls {CONFIG}/*.conf 2>/dev/null || exit 0\n"
-                 f"printf '%s\\n' {files} {CONFIG.lstrip('/')}/{G1}.conf >>/boot/initrd.img-$3\n")
+        # A new file, which may be as old as the one before.
+        makes = (f"#!/bin/sh\necho made\necho init >/boot/new\nls {CONFIG}/*.conf >/dev/null 2>&1 && "
+                 f"printf '%s\\n' {files} {CONFIG.lstrip('/')}/{G1}.conf >>/boot/new\n"
+                 "touch -r /boot/initrd.img-$3 /boot/new\nmv /boot/new /boot/initrd.img-$3\n")
         command = f"{UPDATE} -u -k {release}"
         for text, status, words in (
                 (makes, 0, ""),
@@ -381,12 +389,14 @@ class Boot(WithRule):
             assert words in done.stderr
             if status:
                 assert f'until you run "{command}" again' in done.stderr
-        # An image that still binds is made again, and one that doesn't is left.
+        # An image that still binds is made again, and one that doesn't is left. The program
+        # that lists it gets nothing of what is for the caller.
         self.tree.file(UPDATE, makes)
         program.chmod(0o755)
         image.write_text(f"init\n{files}\netc/nvgrace-gpu.conf.d/all.conf\n")
         for said in (f"updating the initramfs: {command}\n", ""):
-            done = self.run_words("unbind", "--boot-only", G1)
+            with open(self.tree.file("/for-the-caller", files.replace(" ", "\n")).root / "for-the-caller", "rb") as stdin:
+                done = self.run_words("unbind", "--boot-only", G1, stdin=stdin)
             assert (done.returncode, done.stderr) == (0, "made\n" if said else "")
             assert done.stdout == f"{G1}: left as it is now; no line binds it at boot\n{said}"
         assert image.read_text() == "init\n"
@@ -396,7 +406,10 @@ class Boot(WithRule):
         done = self.run_words("unbind", "--boot-only", G1)
         assert done.returncode == 1
         assert f"can't update /boot/initrd.img-{release}; neither update-initramfs nor dracut" in done.stderr
-        # So the udev rule's program fails, too, unless it is for another kernel.
+        # So the udev rule's program fails, too, unless it is for another kernel. For a package
+        # that goes, it names such an image.
+        done = self.run_words("images", program="udev/nvgrace-gpu")
+        assert (done.returncode, f"{image.name} has files of this package, and binds GPUs at boot" in done.stderr) == (0, True)
         for words, status in (((), 1), ((release,), 1), (("7.0",), 0)):
             assert self.run_words("renew", *words, program="udev/nvgrace-gpu").returncode == status, words
         # The image of a crash dump's kernel only loses these files.
@@ -405,8 +418,15 @@ class Boot(WithRule):
         dump.write_text(f"init\n{files}\n")
         self.tree.file("/usr/bin/kdumpctl", f'#!/bin/sh\n[ "$*" = rebuild ] && echo init >/boot/{dump.name}')
         remakes.chmod(0o755)
-        assert "updating the initramfs: /usr/bin/kdumpctl rebuild\n" in self.run_words("unbind", "--boot-only", G1).stdout
-        assert dump.read_text() == "init\n"
+        assert self.run_words("images", program="udev/nvgrace-gpu").stdout == "/usr/bin/kdumpctl rebuild\n"
+        done = self.run_words("unbind", "--boot-only", G1)
+        assert (done.returncode, dump.read_text()) == (0, "init\n")
+        assert "updating the initramfs: /usr/bin/kdumpctl rebuild\n" in done.stdout
+        # For the packages, the status says whether this kernel would bind GPUs.
+        for line, status in (("", 0), ("bind all", 1)):
+            (self.folder / "all.conf").write_text(line)
+            done = self.run_words("kernels", program="udev/nvgrace-gpu")
+            assert (done.returncode, f"Linux {release} has no {NAME}, and would bind no GPU" in done.stderr) == (status, bool(status))
 
 
 class AtBoot(Kernel):

@@ -129,12 +129,14 @@ REFUSED = {
     "a domain as a script": ({"libvirt": "12.8"}, [DOMAIN, "--format=qemu"], 2, "not for --domain"),
     "nothing to remove from": ({"libvirt": "12.8"}, ["--remove"], 2, "--remove needs --domain"),
     "GPUs to remove": ({"libvirt": "12.8"}, [DOMAIN, "--remove", "--all"], 2, "takes all GPUs out"),
-    "a plan to remove": ({"libvirt": "12.8"}, [DOMAIN, "--remove", "--format=json"], 2, "takes all GPUs out"),
+    **{f"{word} to remove": ({"libvirt": "12.8"}, [DOMAIN, "--remove", word], 2, "takes all GPUs out")
+       for word in ("--format=json", "--pin", "--accel-smmu=on", f"--device={NIC0}")},
     "more memory than the host has": ({}, ["--memory=1T"], 4, "have only 480 GiB"),
     "a node without a processor": ({"gpus": 2}, ["--all", "--cpus=1"], 4, "give the guest 2 or more"),
     "huge pages that the host lacks": ({}, ["--hugepages=16M", "--memory=32M"], 4, "16 MiB: the host has none of this size"),
     "libvirt 11.3 and the SMMU": ({"libvirt": "11.3"}, [DOMAIN, "--accel-smmu=on"], 4, "libvirt 12.7 or later"),
     "libvirt 11.3 and iommufd": ({"libvirt": "11.3", "config": ONLY_IOMMUFD}, [DOMAIN], 4, "libvirt 12.1 or later has it; the kernel has no type1"),
+    "a window above much memory": ({"bits": 40, "memory_kib": {0: 1 << 30}}, ["--memory=600G"], 4, "need 41 bits, and KVM gives it 40"),
     "two SMMUs in 40 bits": ({"gpus": 2, "bits": 40}, ["--all", "--accel-smmu=on"], 4, "need 41 bits, and KVM gives it 40"),
     "a device that there is not": ({}, ["--all", "--device=0000:09:00.0"], 3, "0000:09:00.0: no such PCI device"),
     "a device that is no address": ({}, ["--all", "--device=nic"], 2, "nic: not a PCI address"),
@@ -437,7 +439,7 @@ class Names:
 
     def test_sizes(self, tree):
         host(tree)
-        for word in ("", "0G", "64", "G", "-1G", "99999999999T", "1.5G", "x", "9223372036854775807G"):
+        for word in ("", "0G", "64", "G", "-1G", "99999999999T", "1.5G", "x", "9223372036854775807G", "1048577T"):
             assert "not a size" in guest(tree, f"--memory={word}", status=2).stderr, word
         for word in ("0", "-1", "x", "99999999999", "0x10"):
             assert "not a number" in guest(tree, f"--cpus={word}", status=2).stderr
@@ -585,12 +587,18 @@ class Domains:
         assert [c.get("memory") for c in found.findall("cpu/numa/cell")] == ["32"] * 2 + ["0"] * 16
         assert [len(c.findall("distances/sibling")) for c in found.findall("cpu/numa/cell")] == [0] * 2 + [18] * 16
         assert self.change(given, "--remove") == text
+        # To these cells, libvirt adds the distances to those that came.
+        for ids, left in ((("0", "2", "17"), None), (("0", "1", "2"), ["0", "1"]), (("0",), ["0"])):
+            siblings = "".join(f"<sibling id='{i}' value='20'/>" for i in ids)
+            listed = given.replace("unit='GiB'/>", f"unit='GiB'><distances>{siblings}</distances></cell>", 1)
+            kept = ET.fromstring(self.change(listed, "--remove")).find("cpu/numa/cell/distances")
+            assert (None if kept is None else [s.get("id") for s in kept]) == left
         assert "2 NUMA cells, and these GPUs are near 1" in self.change(text, address(1), gpus=2, status=4)
         tuned = text.replace("<cpu mode", "<numatune>\n    <memnode cellid='0' mode='strict' nodeset='1'/>\n    <memnode cellid='1' mode='strict' nodeset='0'/>\n  </numatune>\n  <cpu mode")
         pinned = ET.fromstring(self.change(tuned, "--all", "--pin", gpus=2))
         assert [p.get("cpuset") for p in pinned.findall("cputune/vcpupin")] == ["72-143"] * 8 + ["0-71"] * 8
         assert len(pinned.findall("numatune/memnode")) == 2
-        for cell in ("<cell id='5' cpus='0-15' memory='64' unit='GiB'/>", "<cell id='0' memory='64' unit='GiB'/>"):
+        for cell in ("<cell id='5' cpus='0-15' memory='64' unit='GiB'/>", "<cell id='0' memory='64' unit='GiB'/>", "<cell cpus='0' memory='1' unit='GiB'/>" * 16):
             assert "has no cpus, or an id" in self.change(self.PLAIN.replace("<cpu mode='maximum' check='none'/>", own % cell), status=4)
 
     def test_pins(self):
@@ -609,6 +617,7 @@ class Domains:
         ("arch='aarch64'", "arch='x86_64'", "not the machine virt of aarch64"), ("machine='virt-11.1'", "machine='sbsa-ref'", "not the machine virt"),
         ("<acpi/>", "", "no <acpi/>"), ("<memory unit='KiB'>67108864", "<memory unit='x'>1", "<memory> or <vcpu>"),
         ("<memory unit='KiB'>67108864", "<memory unit='TiB'>1", "have only 480 GiB"), (">16</vcpu>", ">0</vcpu>", "<memory> or <vcpu>"),
+        (">16</vcpu>", ">1048577</vcpu>", "<memory> or <vcpu>"),
         ("model='pcie-root'/>", "model='pcie-root'><pcihole64 unit='GiB'>64</pcihole64></controller>", "<pcihole64> has 64 GiB"),
         *(("<devices>", f"<devices><controller type='pci' index='20' model='pcie-expander-bus'><target busNr='{n}'/></controller>",
            f"has the busNr {n}, and the GPUs need those from 64 to 125") for n in (64, 125)),
@@ -618,6 +627,14 @@ class Domains:
     def test_what_does_not_go_with_gpus(self, old, new, message):
         assert old in self.PLAIN
         assert message in self.change(self.PLAIN.replace(old, new, 1), status=4)
+
+    def test_own_window(self):
+        """It stays, if it is large enough."""
+        text = self.PLAIN.replace("model='pcie-root'/>", "model='pcie-root'><pcihole64 unit='TiB'>8</pcihole64></controller>")
+        given = self.change(text)
+        assert [e.text for e in ET.fromstring(given).iter("pcihole64")] == ["8"]
+        assert self.change(given, "--remove") == text
+        assert json.loads(self.change(text, "--all", "--format=json"))["window"]["size"] == 8 << 40
 
     def test_units(self):
         """As libvirt knows them: powers of 1024, and "GB" of 1000."""

@@ -148,6 +148,9 @@ class Scrub:
         validate(document)
         assert ([(r["address"], r["result"], r["bytes"]) for r in document["results"]] ==
                 [(G1, "failed", 1 << 20), (G2, "clean", SIZE)])
+        # Three digits, unless this took minutes.
+        rate = document["results"][1]["bytes_per_second"] / 1e9
+        assert document["results"][1]["message"].endswith(f"s, {rate:.{2 if rate < 9.995 else 1 if rate < 99.95 else 0}f} GB/s")
 
     def test_joined(self):
         """The rate counts only the bytes since the program started."""
@@ -208,10 +211,12 @@ class Scrub:
                 assert out == ""
                 assert f"{who}: scrub overwrites the memory of {what}. Continue? [y/N] " in text
                 assert f"{who}: nothing done" in text
-        process, _ = self.ask("y\n", G2)
-        two.begin(process, progress=0)
-        two.say("clean", SIZE)
-        assert re.search(f"^{G2}: clean; ", self.end(process, 0)[0])
+        for answer in ("y\n", "Yes\n"):
+            process, _ = self.ask(answer, G2)
+            two.begin(process, progress=0)
+            two.say("clean", SIZE)
+            assert re.search(f"^{G2}: clean; ", self.end(process, 0)[0])
+            two.say("off")
 
     def test_bar(self):
         """The line has bytes, rate and time left. It follows scrub_progress back

@@ -355,7 +355,7 @@ class Usage:
                       ["bench"], ["bench", G1, G2], ["bench", "--rounds=0", G1],
                       ["scrub"], ["scrub", "--all", G1], ["scrub", "--no-wait", G1], ["scrub", "nonsense"],
                       ["metrics", "x"], ["metrics", "--format=labels"], ["doctor", "--fail-on=good"],
-                      ["status", G1, G2], ["status", "--watch=0", G1], ["status", "--watch=x", G1], ["--frob"],
+                      ["status", G1, G2], ["status", "--watch=0", G1], ["status", "--watch=x", G1], ["status", "--watch=86401", G1], ["--frob"],
                       ["list", "--frob"], ["doctor", "--frob"], ["status", "--watch=-1", G1], ["status", "--watch=99999999999999999999", G1],
                       ["--root", "/nowhere", "list"], ["--root", "/etc/passwd", "list"], ["bind", "nonsense"]):
             done = run(*words)
@@ -435,6 +435,11 @@ class Terminal:
             assert "\x1b[" in self.on_terminal("--root", tree.root, *command, NO_COLOR="")[0]
             assert "\x1b" not in run(*command, root=tree.root, env={"TERM": "xterm"}).stdout
         assert "\x1b" not in self.on_terminal("--root", tree.root, "list", "--json")[0]
+        # Green, yellow and red.
+        tree.device(G2, driver="nouveau", group=13).device("0029:01:00.0", driver="nvidia", group=14)
+        tree.file("/proc/driver/nvidia/gpus/0029:01:00.0/numa_status", "Node: 4\nStatus: online")
+        found = re.findall(r"\x1b\[(\d+)m([\w-]+)\x1b\[0m\n", self.on_terminal("--root", tree.root, "list")[0])
+        assert found == [("32", "bound"), ("33", "other-driver"), ("31", "memory-online")]
 
     def test_width(self, tree):
         build()

@@ -404,12 +404,14 @@ class Status:
             assert max(map(len, out.splitlines())) <= limit, columns
 
     def test_tail_of_a_page(self, tree):
-        tree.bound(G1, resmem_size=0x50001235).file("/answers/page-size", "65536")
+        tree.bound(G1, usemem_bar_size=SIZES["usemem_size"], resmem_size=0x50001235).file("/answers/page-size", "65536")
         document = tree.json("status", G1)
         assert [(m["part"], m["start"], m["size"], m["mappable"]) for m in document["memory_map"]] == [
             ("usemem", "0x4000000000", 0x17A0000000, True), ("resmem", "0x57a0000000", 0x50000000, True),
             ("resmem", "0x57f0000000", 0x1235, False)]
-        assert "less than a page: not mappable" in tree.run("status", G1).stdout
+        out = tree.run("status", G1).stdout
+        assert "less than a page: not mappable" in out
+        assert re.search(r"BAR4 +\[#+\] 94\.50 GiB of 94\.50 GiB\n", out)
 
     def test_json(self, tree):
         tree.bound(G1).file("/proc/iomem", "4000000000-579fffffff : nvgrace-gpu usemem")
@@ -457,10 +459,22 @@ class Status:
         assert tree.json("status")["gpus"] == []
 
     def test_unbound(self, tree):
-        tree.device(G1)
+        tree.device(G1, group=None)
         document = tree.json("status", G1)
         assert (document["features"], document["memory_map"], document["iomem"]) == (None, [], None)
-        assert f"Not bound to {OURS}" in tree.run("status", G1).stdout
+        out = tree.run("status", G1).stdout
+        assert f"Not bound to {OURS}" in out
+        assert re.search(r"\n  IOMMU +no group\n", out)
+
+    def test_extended_memory(self, tree):
+        """Firmware states it, or says that there is none, or says nothing."""
+        tree.device(G1)
+        for text, size, said in (("", None, None), ("SSDT5 nvidia,egm-size=0", 0, "none"),
+                                 (f"SSDT5 nvidia,egm-size={512 * GiB} nvidia,egm-pxm=17", 512 * GiB, "512 GiB set aside by firmware")):
+            tree.file("/answers/acpi-tables", text)
+            assert tree.json("status", G1)["egm_size"] == size
+            found = re.search(r"\n  EGM +(.*)", tree.run("status", G1).stdout)
+            assert found[1].startswith(said) if said else not found
 
     def test_readiness(self, tree):
         for word, text in (("ready", "ready"), ("unknown", "no access since"), ("failed", "did not become ready")):
