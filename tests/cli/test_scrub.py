@@ -14,6 +14,7 @@ import pty
 import re
 import select
 import subprocess
+import termios
 import time
 
 import pytest
@@ -192,6 +193,7 @@ class Scrub:
         """Runs the program with a terminal on which a person has typed; what
         the terminal shows."""
         leader, follower = pty.openpty()
+        termios.tcsetwinsize(follower, (24, 40))
         self.end_of_test.callback(os.close, leader)
         os.write(leader, answer.encode())
         process = self.start(*words, stdin=follower, stderr=follower)
@@ -212,10 +214,12 @@ class Scrub:
                 assert f"{who}: scrub overwrites the memory of {what}. Continue? [y/N] " in text
                 assert f"{who}: nothing done" in text
         for answer in ("y\n", "Yes\n"):
-            process, _ = self.ask(answer, G2)
+            process, leader = self.ask(answer, G2)
             two.begin(process, progress=0)
             two.say("clean", SIZE)
             assert re.search(f"^{G2}: clean; ", self.end(process, 0)[0])
+            drawn = re.findall(r"\r( +\d+ % [^\x1b]*)", b"".join(shown(leader)).decode())
+            assert drawn and max(map(len, drawn)) < 40
             two.say("off")
 
     def test_bar(self):

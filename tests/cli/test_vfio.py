@@ -260,8 +260,8 @@ class Test(Played):
         with open(__file__, "rb") as stdin:
             checks, steps = self.run_test("--full", stdin=stdin)
         assert (checks[-1], steps["passed"][-1]) == (("memory::more", "passed", ""), "driver")
-        done = self.run_words("--yes", "--until=touch", G1, play=GPU)
-        assert f"  passed   memory::both_ends_keep_what_is_written: 1\n{G1}: passed; " in done.stdout
+        done = self.run_words("--yes", "--until=touch", G1, play=GPU, env={"COLUMNS": "40"})
+        assert f"  passed   memory::both_ends_keep_what_is_written:\n           1\n{G1}: passed; " in done.stdout
         # The first step opens nothing, and asks nothing.
         done = self.run_words("--until=look", G1, play=f"{GPU} fail=/dev/vfio/12:1:{errno.EIO}", stdin=subprocess.DEVNULL)
         assert done.returncode == 0, done.stderr
@@ -351,7 +351,7 @@ class Test(Played):
     def test_interrupted(self):
         """A signal ends the case, and restores the list of reset methods."""
         methods = self.tree.file(f"{DEVICE}/reset_method", "flr bus").root / DEVICE.lstrip("/") / "reset_method"
-        for name in ("TERM", "HUP"):
+        for name in ("INT", "TERM", "HUP"):
             self.programs(both_ends_keep_what_is_written=f"echo $$ >$KMSG.pid; echo bus >{DEVICE}/reset_method; kill -{name} $PPID; sleep 1000")
             self.check_failure("", 130, "interrupted; the GPU is bound as before, but its memory may be overwritten")
             assert (methods.read_text(), self.log.read_text().endswith(f"{G1}: interrupted\n")) == ("flr bus", True)
