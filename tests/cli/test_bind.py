@@ -287,11 +287,18 @@ class Boot(WithRule):
         assert (result["boot"], result["message"]) == ("persisted", f"bound to {OURS}; at every boot, by {own}")
         assert self.left() == [f"{G1}.conf"]
         assert stat.S_IMODE((self.folder / f"{G1}.conf").stat().st_mode) == 0o644
+        result, _ = self.change("bind", "--persist")
+        assert (result["boot"], result["message"]) == ("already-persisted", f"already bound to {OURS}; at every boot, by {own}:2")
         result, _ = self.change("unbind", "--persist", at=f">{DRIVERS}/{OURS}/unbind:{UNBINDS}")
         assert (result["boot"], result["message"]) == ("removed", "unbound; now without a driver; no longer at boot")
         assert self.left() == []
         result, _ = self.change("unbind", "--persist")
         assert result["message"] == f"not bound to {OURS}; no line binds it at boot"
+        # Another file is the administrator's.
+        (self.folder / "all.conf").write_text("bind all\n")
+        result, _ = self.change("unbind", "--persist", status=1)
+        assert ((result["message"], result["next"]) ==
+                (f"not bound to {OURS}; but {CONFIG}/all.conf:1 binds it at boot", f'remove that line, or add "ignore {G1}"'))
 
     def test_failed_bind_is_not_persisted(self):
         result, _ = self.change("bind", "--persist", status=1)
@@ -372,7 +379,7 @@ class Boot(WithRule):
                  "touch -r /boot/initrd.img-$3 /boot/new\nmv /boot/new /boot/initrd.img-$3\n")
         command = f"{UPDATE} -u -k {release}"
         for text, status, words in (
-                (makes, 0, ""),
+                (makes, 0, "made\n"),
                 ("#!/bin/sh\nexit 7", 1, f"can't update /boot/initrd.img-{release}: {UPDATE} exited with 7; it keeps the old"),
                 ("#!/bin/sh\nexit 0", 1, f"{UPDATE} succeeded, but the image has not changed"),
                 ("#!/bin/sh\ntouch /boot/initrd.img-$3", 1, f"{UPDATE} succeeded, but the image still has files"),
@@ -381,7 +388,8 @@ class Boot(WithRule):
             self.tree.file(UPDATE, text or "#!/bin/sh")
             program.chmod(0o755 if text else 0o644)
             image.write_text("init\n")
-            self.change("bind", "--boot-only", status=status)
+            if "made" in words or "exited" in words:
+                self.change("bind", "--boot-only", status=status)
             image.write_text(f"init\n{files}\n")
             done = self.run_words("unbind", "--boot-only", G1)
             assert done.returncode == status, done.stderr
@@ -400,6 +408,9 @@ class Boot(WithRule):
             assert (done.returncode, done.stderr) == (0, "made\n" if said else "")
             assert done.stdout == f"{G1}: left as it is now; no line binds it at boot\n{said}"
         assert image.read_text() == "init\n"
+        image.write_text(f"init\n{files}\n")
+        done = self.run_words("unbind", "--boot-only", "--no-initramfs", G1)
+        assert (done.returncode, done.stderr) == (0, f'nvgrace-gpu: /boot/{image.name} keeps the old configuration; run "{command}"\n')
         # Without a program that makes one, its owner is asked to.
         program.unlink()
         image.write_text(f"init\n{files}\n")

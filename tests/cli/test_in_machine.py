@@ -102,10 +102,7 @@ bind_two_at_once() {
 """
 
 COMMANDS = {
-    "before": "run list; run list --json",
-    "dry": "run bind --dry-run $(gpu a); state a; ls /sys/module | grep nvgrace || echo 'state: not loaded'",
     "four": "retried late bind_four",
-    "again": "run bind $(gpu a)",
     "list": "run list; run list --json",
     "status": "run status $(gpu a); run status --json $(gpu a)",
     "in-use": """
@@ -129,7 +126,6 @@ COMMANDS = {
         run unbind $(gpu a)""",
     "zero": "run bind $(gpu zero); state zero",
     "zero-json": "run bind --json $(gpu zero)",
-    "zero-restored": "modprobe vfio-pci; bind zero vfio-pci; run bind $(gpu zero); state zero; unbind zero",
     "mixed": "run bind $(gpu a) $(gpu zero); state a; state zero",
     "interrupted": """
         modprobe vfio-pci
@@ -137,23 +133,9 @@ COMMANDS = {
         retried late interrupt_bind
         unbind never""",
     "locked": "retried late bind_two_at_once",
-    # The udev rule's program: it restores a GPU, and continues a bind that was
-    # cut short.
-    "helper-restores": """
+    "helper-refuses": """
         mkdir -p /etc/nvgrace-gpu.conf.d
         echo "bind all" >/etc/nvgrace-gpu.conf.d/all.conf
-        modprobe vfio-pci
-        bind zero vfio-pci
-        /usr/lib/udev/nvgrace-gpu bind $(gpu zero)
-        echo "run-rc: $?"
-        state zero
-        # As if it was cut short.
-        echo nvgrace_gpu_vfio_pci >$devices/$(gpu zero)/driver_override
-        /usr/lib/udev/nvgrace-gpu bind $(gpu zero)
-        echo "run-rc: $?"
-        state zero
-        unbind zero""",
-    "helper-refuses": """
         modprobe vfio-pci
         bind b vfio-pci
         hold $(group b)
@@ -213,54 +195,6 @@ COMMANDS = {
         kill $syslogd
         wait $syslogd
         sed 's/^/log: /' /tmp/messages""",
-    "no-rule": """
-        mv /usr/lib/udev/rules.d/60-nvgrace-gpu.rules /tmp
-        run bind --persist $(gpu b)
-        state b
-        ls -A /etc/nvgrace-gpu.conf.d 2>/dev/null | sed 's/^/left: /'
-        mv /tmp/60-nvgrace-gpu.rules /usr/lib/udev/rules.d/""",
-    "persist": """
-        mkdir -p /etc /usr/bin /usr/sbin /usr/share/initramfs-tools/hooks /boot
-        # An image is a list of its files.
-        echo init >/boot/initrd.img-$(uname -r)
-        printf '#!/bin/sh\\ncat $2\\n' >/usr/bin/lsinitramfs
-        printf '#!/bin/sh\\n%s\\n' 'echo "$0 $*" >>/tmp/initramfs' 'status=$(cat /tmp/initramfs-status)' \\
-            '[ $status = 0 ] || exit $status' 'echo init >/boot/initrd.img-$3' '/usr/lib/udev/nvgrace-gpu configured || exit 0' \\
-            'ls /usr/lib/udev/nvgrace-gpu /usr/lib/udev/rules.d/60-nvgrace* /etc/nvgrace-gpu.conf.d/* >>/boot/initrd.img-$3' \\
-            >/usr/sbin/update-initramfs
-        chmod 755 /usr/sbin/update-initramfs /usr/bin/lsinitramfs
-        cp /usr/sbin/update-initramfs /usr/sbin/mkinitramfs
-        touch /usr/share/initramfs-tools/hooks/nvgrace-gpu
-        echo 0 >/tmp/initramfs-status
-        run unbind $(gpu a)
-        run bind --persist $(gpu a)
-        run list
-        ls -l /etc/nvgrace-gpu.conf.d
-        cat /etc/nvgrace-gpu.conf.d/*
-        run bind --persist $(gpu a)
-        run bind --persist --no-initramfs $(gpu b)
-        run unbind --persist --json $(gpu a) $(gpu b)
-        run unbind --persist $(gpu a)
-        sed 's/^/image: /' /boot/initrd.img-$(uname -r)
-        echo "release: $(uname -r)"
-        ls -A /etc/nvgrace-gpu.conf.d | sed 's/^/left: /'
-        sed 's/^/initramfs: /' /tmp/initramfs""",
-    "persist-fails": """
-        run bind --persist $(gpu zero)
-        ls -A /etc/nvgrace-gpu.conf.d | sed 's/^/left: /'
-        echo 3 >/tmp/initramfs-status
-        run bind --boot-only $(gpu zero)
-        echo 0 >/tmp/initramfs-status
-        run unbind --boot-only $(gpu zero)
-        echo "bind all" >/etc/nvgrace-gpu.conf
-        run bind $(gpu a)
-        run unbind --persist $(gpu a)
-        echo "ignore $(gpu a)" >>/etc/nvgrace-gpu.conf
-        run bind --persist $(gpu a)
-        echo "bind all" >/etc/nvgrace-gpu.conf.d/$(gpu b).conf
-        run unbind --persist $(gpu b)
-        cat /etc/nvgrace-gpu.conf.d/$(gpu b).conf
-        rm /etc/nvgrace-gpu.conf /etc/nvgrace-gpu.conf.d/*""",
     "unbind-all": "run bind $(gpu a) $(gpu b); run unbind --all; run unbind --all; for g in a b c d; do state $g; done",
     "default-driver": """
         # vfio-pci, which has this id, is the default driver.
@@ -306,15 +240,6 @@ COMMANDS = {
         run bind $(gpu a)
         run unbind $(gpu a)
         rmmod holder""",
-    "no-module": f"""
-        rmmod {DRIVER}
-        mv /lib/modules/$(uname -r)/modules.dep.bin /tmp
-        run bind $(gpu b)
-        state b
-        mv /tmp/modules.dep.bin /lib/modules/$(uname -r)/
-        echo broken >/lib/modules/$(uname -r)/updates/dkms/{programs.MODULE}
-        run bind $(gpu b)
-        state b""",
 }
 
 
@@ -329,30 +254,12 @@ class Cli(InMachine):
         """[(name, driver, override)] of the command's states."""
         return [tuple((line + "  ").split(" ")[:3]) for line in self.lines(command, "state")]
 
-    def test_before(self):
-        gpus = self.documents("before")[0]["gpus"]
-        assert [g["address"] for g in gpus] == sorted(self.pci.values())
-        assert {g["state"] for g in gpus} == {"unbound"}
-        assert {g["product"] for g in gpus} == {"GH200 120GB"}
-        assert self.codes("before") == [0, 0]
-
-    def test_dry_run(self):
-        out = self.text("dry", "run-out")
-        for step in ("load the module nvgrace-gpu-vfio-pci", f"{self.pci['a']}/driver_override", "drivers_probe"):
-            assert step in out
-        assert self.states("dry")[0] == ("a", "", "(null)")
-        assert "not loaded" in self.text("dry", "state")
-
     def test_four_in_parallel(self):
         """Four binds wait at the same time. The first loads the module."""
         assert self.codes("four") == [0]
         document, = self.documents("four")
         assert [(r["address"], r["result"]) for r in document["results"]] == [(self.pci[n], "bound") for n in "abcd"]
         assert self.states("four") == [(n, DRIVER, DRIVER) for n in "abcd"]
-
-    def test_already_bound(self):
-        assert self.codes("again") == [0]
-        assert f"{self.pci['a']}: already bound to {DRIVER}" in self.text("again", "run-out")
 
     def test_list(self):
         assert self.codes("list") == [0, 0]
@@ -411,11 +318,6 @@ class Cli(InMachine):
         assert (result["result"], result["exit_status"]) == ("failed", 1)
         assert any("failed to train" in line for line in result["kernel_log"])
 
-    def test_driver_of_before_is_restored(self):
-        assert self.codes("zero-restored") == [1]
-        assert "it is bound to vfio-pci as before" in self.text("zero-restored", "run-err")
-        assert self.states("zero-restored") == [("zero", "vfio-pci", "vfio-pci")]
-
     def test_one_of_two_fails(self):
         assert self.codes("mixed") == [1]
         assert self.states("mixed") == [("a", DRIVER, DRIVER), ("zero", "", "(null)")]
@@ -430,11 +332,6 @@ class Cli(InMachine):
         assert "another nvgrace-gpu is changing it" in self.text("locked", "run-err")
         assert self.lines("locked", "first") == ["0"]
         assert self.states("locked") == [("a", DRIVER, DRIVER)]
-
-    def test_helper_restores(self):
-        assert self.codes("helper-restores") == [1, 1]
-        assert self.states("helper-restores") == [("zero", "vfio-pci", "vfio-pci")] * 2
-        assert self.output("helper-restores").count("refused it; it is bound to vfio-pci as before") == 2
 
     def test_helper_refuses(self):
         """The udev rule's program unbinds a GPU from vfio-pci, unless a process
@@ -468,48 +365,6 @@ class Cli(InMachine):
         assert f"bind {a} by uid 0: bound to {DRIVER}" in lines[1]
         assert re.search(rf"daemon\.err .*bind {re.escape(zero)} by uid 0: {DRIVER} refused it", lines[2])
 
-    def test_no_rule(self):
-        """Without the udev rule, the command refuses to bind at boot."""
-        assert self.codes("no-rule") == [4]
-        assert "can't be bound at boot: the udev rule" in self.text("no-rule", "run-err")
-        assert self.states("no-rule") == [("b", "", "(null)")]
-        assert self.lines("no-rule", "left") == []
-
-    def test_persist(self):
-        a, b = self.pci["a"], self.pci["b"]
-        output = self.output("persist")
-        assert self.codes("persist") == [0] * 7
-        assert re.search(rf"-rw-r--r-- .* {re.escape(a)}\.conf", output)
-        assert f"\nbind {a}\n" in output
-        assert re.search(rf"{re.escape(a)} .* yes +bound", output)
-        assert f"at every boot, by /etc/nvgrace-gpu.conf.d/{a}.conf:2" in self.text("persist", "run-out")
-        document, = self.documents("persist")
-        assert ([(r["address"], r["result"], r["boot"]) for r in document["results"]] ==
-                [(a, "unbound", "removed"), (b, "unbound", "removed")])
-        release, = self.lines("persist", "release")
-        command = f"/usr/sbin/update-initramfs -u -k {release}"
-        assert document["initramfs"] == {"command": command, "exit_status": 0}
-        assert self.lines("persist", "left") == []
-        assert self.lines("persist", "image") == ["init"]
-        assert (f'/boot/initrd.img-{release} keeps the old configuration; run "{command}"' in
-                self.text("persist", "run-err"))
-        # Not if the GPU was already persisted, and not with --no-initramfs. For
-        # two GPUs, once.
-        assert self.lines("persist", "initramfs") == [command] * 2
-
-    def test_persist_fails(self):
-        a, b, zero = (self.pci[n] for n in ("a", "b", "zero"))
-        assert self.codes("persist-fails") == [1, 1, 0, 0, 1, 4, 4]
-        assert self.lines("persist-fails", "left") == []
-        error = self.text("persist-fails", "run-err")
-        assert re.search(r"can't update /boot/initrd\.img-\S+: /usr/sbin/update-initramfs exited with 3", error)
-        assert (f"{a}: unbound; now without a driver; but /etc/nvgrace-gpu.conf:1 binds it at boot; remove that "
-                      f'line, or add "ignore {a}"' in error)
-        assert f"{a}: /etc/nvgrace-gpu.conf:2 ignores it at boot" in error
-        assert f"{b}: /etc/nvgrace-gpu.conf.d/{b}.conf:1 was not written by" in error
-        assert "bind all" in self.command("persist-fails").output
-        assert f"{zero}: left as it is now; no longer at boot" in self.text("persist-fails", "run-out")
-
     def test_unbind_all(self):
         assert self.codes("unbind-all") == [0, 0, 0]
         assert self.states("unbind-all") == [(n, "", "(null)") for n in "abcd"]
@@ -538,13 +393,6 @@ class Cli(InMachine):
                          rf"with that until the last user of the GPU is gone \(.*\); nothing .*; driver_override is {DRIVER}; end what",
                          self.text("users", "run-err"))
         assert self.states("users") == [("a", "", DRIVER)]
-
-    def test_no_module(self):
-        assert self.codes("no-module") == [1, 1]
-        error = self.text("no-module", "run-err")
-        assert re.search(r"there is no module nvgrace-gpu-vfio-pci: neither DKMS nor Linux \S+ has one; run ", error)
-        assert "can't load the module nvgrace-gpu-vfio-pci: " in error
-        assert self.states("no-module") == [("b", "", "(null)")] * 2
 
 
 @pytest.mark.long
