@@ -61,26 +61,6 @@ scrubbing() {
 		usleep 10000
 	done
 }
-join() {
-	prepare_slow
-	echo 1 >$devices/$(gpu slow)/nvgrace_gpu/scrub
-	state slow
-	$nvgrace scrub --json $(gpu slow) >/tmp/out 2>/tmp/err &
-	pid=$!
-	# Only poll() lets it sleep with this file open. It has then read the file.
-	until ls -l /proc/$pid/fd 2>/dev/null | grep -q scrub_state && grep -q "^State:.S" /proc/$pid/status; do
-		kill -0 $pid || break
-		usleep 10000
-	done
-	ready_again
-	wait $pid
-	rc=$?
-	sed 's/^/run-out: /' /tmp/out
-	sed 's/^/run-err: /' /tmp/err
-	echo "run-rc: $rc"
-	left slow
-	[ $rc = 0 ]
-}
 # interrupt SIGNAL
 interrupt() {
 	prepare_slow
@@ -131,7 +111,6 @@ COMMANDS = {
     "plain": "run scrub $(gpu plain)",
     "idle": "state small; soil small; run scrub $(gpu small); state small; left small",
     "json": "soil both odd; run scrub --json $(gpu both) $(gpu odd) $(gpu both); left both odd; run list --json",
-    "shown": "run status $(gpu both); run list --wide; run metrics",
     "in-use": """
         soil small odd
         open_gpu small
@@ -142,16 +121,6 @@ COMMANDS = {
         state small
         run scrub $(gpu small)
         left small""",
-    # As with the kernel's driver of this name, or an earlier one of this
-    # project.
-    "older": """
-        for file in mode usemem_size readiness; do attribute small $file >/tmp/small-$file; done
-        mount -t tmpfs none $devices/$(gpu small)/nvgrace_gpu
-        for file in mode usemem_size readiness; do cp /tmp/small-$file $devices/$(gpu small)/nvgrace_gpu/$file; done
-        run scrub $(gpu small)
-        rm $devices/$(gpu small)/nvgrace_gpu/mode $devices/$(gpu small)/nvgrace_gpu/usemem_size
-        run scrub $(gpu small)
-        umount $devices/$(gpu small)/nvgrace_gpu""",
     "verify": """
         soil both odd
         run scrub --verify --json $(gpu both) $(gpu odd)
@@ -173,22 +142,6 @@ COMMANDS = {
         left small
         echo 0 >$parameter
         run scrub --verify --json $(gpu small)""",
-    # The parameter, and the options of modprobe for the next boot.
-    "doctor": """
-        mkdir -p /etc/modprobe.d
-        for on in 0 1; do
-            echo $on >$parameter
-            for line in "" "options nvgrace_gpu_vfio_pci scrub=1"; do
-                echo "$line" >/etc/modprobe.d/x.conf
-                run doctor --json $(gpu small)
-            done
-        done
-        echo 0 >$parameter
-        run doctor --record /tmp/record $(gpu small)
-        echo "recorded: $(cat /tmp/record/sys/bus/pci/devices/$(gpu small)/nvgrace_gpu/scrub_state)"
-        run --root /tmp/record doctor --json $(gpu small)
-        rm /etc/modprobe.d/x.conf""",
-    "joined": "retried late join",
     "interrupted": "for how in TERM HUP; do retried late interrupt $how; done",
     "unbound-meanwhile": "retried late unbind_meanwhile; run bind $(gpu slow)",
     # The first scrub after a bind resets the GPU. The driver waits 30 s.
@@ -201,7 +154,6 @@ COMMANDS = {
         left small
         state dead
         run status $(gpu dead)
-        say doctor $nvgrace doctor --json $(gpu dead)
         run scrub --all""",
 }
 
@@ -236,11 +188,10 @@ class Scrub(InMachine):
         assert self.pci["small"] not in error
 
     def test_refusals(self):
-        unbound, plain, small = (self.pci[n] for n in ("unbound", "plain", "small"))
+        unbound, plain = self.pci["unbound"], self.pci["plain"]
         for command, words in (
                 ("vfio-pci", f"{unbound}: bound to vfio-pci, which can't scrub it; stop what uses it and run"),
-                ("plain", f"{plain}: no memory to scrub: a plain PCI device"),
-                ("older", f"{small}: the loaded {DRIVER} can't scrub; install a later nvgrace-gpu-vfio-pci-dkms, ")):
+                ("plain", f"{plain}: no memory to scrub: a plain PCI device")):
             assert set(self.codes(command)) == {4}, command
             assert words in self.text(command, "run-err")
             assert self.lines(command, "run-out") == []
@@ -265,18 +216,10 @@ class Scrub(InMachine):
             assert result["bytes_per_second"] * result["seconds"] == pytest.approx(result["bytes"], abs=1)
         self.check_clean("json", "both", "odd")
         states = {g["address"]: (g["scrub_state"], g["scrub_progress"]) for g in listed["gpus"]}
+        last = next(g["last_scrub"] for g in listed["gpus"] if g["address"] == self.pci["both"])
+        assert last["count"] and last["result"] == "clean" and last["time"] and last["milliseconds"] is not None
         assert ((states[self.pci["both"]], states[self.pci["plain"]], states[self.pci["unbound"]]) ==
                 (("clean", SIZES["both"]), (None, None), (None, None)))
-
-    def test_shown(self):
-        assert self.codes("shown") == [0] * 3
-        text = self.text("shown", "run-out")
-        assert re.search(r"(?m)^  scrub +clean: all zeros", text)
-        assert re.search(rf"(?m)^{self.pci['both']} .* clean +no +bound$", text)
-        assert f'nvgrace_gpu_scrub_state{{address="{self.pci["both"]}",scrub_state="clean"}} 1' in text
-        assert f'nvgrace_gpu_scrub_progress_bytes{{address="{self.pci["both"]}"}} {SIZES["both"]}' in text
-        assert f'nvgrace_gpu_scrub_last_clean{{address="{self.pci["both"]}"}} 1\n' in text
-        assert re.search(r"(?m)^  last scrub clean, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, \d+\.\d{3} s$", text)
 
     def test_in_use(self):
         """A GPU in use keeps its content. The other GPU is scrubbed."""
@@ -330,30 +273,6 @@ class Scrub(InMachine):
         assert self.lines("parameter", "state") == ["small clean"]
         self.check_clean("parameter", "small")
         assert off["scrub_state"] == "off"
-
-    def findings(self, command, finding, name="run"):
-        return [next((f for f in d["findings"] if f["id"] == finding), None) for d in self.documents(command, name)]
-
-    def test_doctor(self):
-        found = self.findings("doctor", "scrubbing")
-        assert [f["verdict"] for f in found] == ["note", "warning", "warning", "good", "warning"]
-        assert "modprobe's options of this kernel have scrub=1" in found[3]["text"]
-        # The record gives the same finding.
-        assert found[4] == found[1]
-        assert len(self.lines("doctor", "recorded")) == 1
-        assert self.lines("doctor", "recorded")[0] in ("off", "clean")
-        finding, = self.findings("failed", "scrub-state", "doctor")
-        assert (finding["verdict"], finding["device"]) == ("warning", self.pci["dead"])
-        assert "could not be cleared" in finding["reason"]
-
-    def test_joined(self):
-        """The command waits for a scrub that is already running."""
-        assert self.lines("joined", "state") == ["slow scrubbing"]
-        assert self.codes("joined") == [0]
-        result, = self.documents("joined")[0]["results"]
-        assert (result["joined"], result["bytes"], result["result"]) == (True, SIZES["slow"], "clean")
-        assert "already running" in result["message"]
-        self.check_clean("joined", "slow")
 
     def test_interrupted(self):
         """The kernel continues the scrub, and the program's message says so."""
