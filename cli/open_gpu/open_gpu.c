@@ -310,23 +310,3 @@ void open_gpu_json(const struct open_gpu *e, struct json_object *document)
 		json_object_object_add(document, e->parts.part[i].name,
 				       part_json(&e->parts.part[i]));
 }
-
-char *place_text(const struct part *part, uint64_t offset)
-{
-	if (part->base == GPU_UNKNOWN)
-		return g_strdup_printf("%s + 0x%llx", part->name, (unsigned long long)offset);
-	return g_strdup_printf("%s + 0x%llx, physical address 0x%llx", part->name,
-			       (unsigned long long)offset,
-			       (unsigned long long)(part->base + offset));
-}
-
-struct json_object *place_json(const struct part *part, uint64_t offset)
-{
-	struct json_object *object = json_object_new_object();
-
-	json_object_object_add(object, "part", json_text(part->name));
-	json_object_object_add(object, "offset", json_hex(offset));
-	json_object_object_add(object, "address", part->base == GPU_UNKNOWN ? NULL :
-			       json_hex(part->base + offset));
-	return object;
-}

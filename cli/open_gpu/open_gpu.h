@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What bench, test and scrub --verify share: options, which GPU, reasons to
- * refuse, the question before memory is overwritten, and texts about places in
- * memory.
+ * refuse, and the question before memory is overwritten.
  */
 #ifndef NVGRACE_GPU_OPEN_GPU_OPEN_GPU_H
 #define NVGRACE_GPU_OPEN_GPU_OPEN_GPU_H
@@ -58,12 +57,6 @@ void open_gpu_end(struct open_gpu *e);
 
 /* Adds the members of the schema's "open_gpu" to a document. */
 void open_gpu_json(const struct open_gpu *e, struct json_object *document);
-
-/* "usemem + 0x1000, physical address 0x420000001000"; to be freed. */
-char *place_text(const struct part *part, uint64_t offset);
-
-/* {"part", "offset", "address"}, as the schema has it for "scrub". */
-struct json_object *place_json(const struct part *part, uint64_t offset);
 
 /*
  * Whether standard input and standard error are a terminal, and whether a person

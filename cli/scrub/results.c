@@ -31,8 +31,12 @@ static struct json_object *verified_json(const struct verified *v)
 	json_object_object_add(object, "seconds", json_object_new_double(v->seconds));
 	json_object_object_add(object, "differences", json_size(v->differences));
 	if (v->differences) {
-		o = place_json(&v->part, v->first.offset);
-		json_object_object_add(o, "found", json_hex(v->first.found));
+		o = json_object_new_object();
+		json_object_object_add(o, "part", json_text(v->part.name));
+		json_object_object_add(o, "offset", json_hex(v->offset));
+		json_object_object_add(o, "address", v->part.base == GPU_UNKNOWN ? NULL :
+				       json_hex(v->part.base + v->offset));
+		json_object_object_add(o, "found", json_hex(v->found));
 		json_object_array_add(array, o);
 	}
 	json_object_object_add(object, "places", array);

@@ -9,6 +9,7 @@
 
 #include "commands.h"
 #include "facts/selection.h"
+#include "open_gpu/open_gpu.h"
 #include "open_gpu/progress.h"
 #include "scrub/scrub.h"
 #include "system/options.h"

@@ -10,7 +10,7 @@
 #include <time.h>
 
 #include "facts/gpu.h"
-#include "open_gpu/zeros.h"
+#include "open_gpu/parts.h"
 #include "system/outcome.h"
 
 /* Result of reading the memory back. */
@@ -20,7 +20,7 @@ struct verified {
 	double seconds;
 	time_t time;			/* when that ended */
 	struct part part;		/* of the first one */
-	struct difference first;
+	uint64_t offset, found;		/* its place there, in bytes, and its value */
 };
 
 /* A GPU and its scrub. */
