@@ -765,9 +765,9 @@ class Steps:
 
 class Configuration:
     @staticmethod
-    def persisted(tree):
+    def persisted(tree, sanitized=False):
         """({address: the line that binds it}, messages)"""
-        done = tree.run("list", "--json")
+        done = tree.run("list", "--json", sanitized=sanitized)
         return {g["address"]: g["persisted"] and (pathlib.Path(g["persisted"]["file"]).name, g["persisted"]["line"])
                 for g in json.loads(done.stdout)["gpus"]}, done.stderr
 
@@ -782,15 +782,13 @@ class Configuration:
             assert bool(messages) == (text in lines.UNCLEAR and "slot=4" not in text), text
 
     def test_malformed_lines(self, tree):
-        tree.device(G1)
-        for text in lines.BAD:
-            tree.file("/etc/nvgrace-gpu.conf", f"{text}\nbind {G1}".encode())
-            persisted, messages = self.persisted(tree)
-            assert "nvgrace-gpu: /etc/nvgrace-gpu.conf:1: " in messages, text
-            assert messages.count("\n") == 1, text
-            assert "\x1b" not in messages
-            named = G1 in text and not text.startswith("bind")
-            assert persisted == {G1: None if named else ("nvgrace-gpu.conf", 2)}, text
+        """In one file, with a good line at its end. test_udev.py has each alone."""
+        tree.device(G1).file("/etc/nvgrace-gpu.conf", "\n".join([*lines.BAD, f"bind {G1}"]).encode())
+        persisted, messages = self.persisted(tree, sanitized=True)
+        said = re.findall(r"(?m)^nvgrace-gpu: /etc/nvgrace-gpu\.conf:(\d+): ", messages)
+        assert (said, messages.count("\n")) == ([str(i + 1) for i in range(len(lines.BAD))], len(lines.BAD))
+        assert "\x1b" not in messages
+        assert persisted == {G1: ("nvgrace-gpu.conf", len(lines.BAD) + 1)}
 
     def test_which_files(self, tree):
         tree.device(G1)
@@ -804,6 +802,10 @@ class Configuration:
         tree.device(G1)
         (tree.root / "etc/nvgrace-gpu.conf").mkdir(parents=True)
         assert "/etc/nvgrace-gpu.conf: can't be read: Is a directory" in tree.run("list").stderr
+        # No file is as long as this one, which has no blocks.
+        tree.without("/etc/nvgrace-gpu.conf").file("/etc/nvgrace-gpu.conf")
+        os.truncate(tree.root / "etc/nvgrace-gpu.conf", 65 << 20)
+        assert "nvgrace-gpu: /etc/nvgrace-gpu.conf: can't be read: File too large; " in tree.run("list").stderr
 
 
 class Takeover:
@@ -868,8 +870,11 @@ class Links:
 
     def test_device_files_are_not_opened(self, tree):
         tree.device(G1)
-        tree.without(f"/sys/bus/pci/devices/{G1}/numa_node")
-        tree.node(f"/sys/bus/pci/devices/{G1}/numa_node", 1, 5)  # /dev/zero
+        path = f"/sys/bus/pci/devices/{G1}/numa_node"
+        tree.without(path).node(path, 1, 5)  # /dev/zero
+        assert self.node(tree) is None
+        # Nor does a FIFO make anything wait.
+        os.mkfifo(tree.without(path).root / path.lstrip("/"))
         assert self.node(tree) is None
 
     def test_page_sizes(self, tree):
@@ -936,59 +941,6 @@ class Wait:
         tree.device(G1)
         done = tree.run("wait", "-t", "1", G1)
         assert done.returncode == 1
-
-
-@pytest.mark.all
-class Garbage:
-    """With missing files, or files that block or have no end, the commands end with
-    an exit status and without a finding of the sanitizers. test_records.py has
-    files of any content."""
-
-    COMMANDS = (["list"], ["list", "--json"], ["status", G1], ["status", "--json", G1], ["bind", "-n", "--persist", G1],
-                ["unbind", "-n", "--persist", G1], ["bind", "-n", "--all", "--json"], ["status"],
-                ["wait", "--timeout=0", G1])
-
-    def whole(self, tree):
-        tree.bound(G1, scrub_state="scrubbing", scrub_progress=7).process(10, "qemu", "/dev/vfio/12", "anon_inode:[vfio-device]", fd4="x")
-        tree.file("/proc/iomem", "4000000000-579fffffff : nvgrace-gpu usemem\n  0-0 : x")
-        tree.file("/etc/nvgrace-gpu.conf", "bind all")
-        tree.file(f"/proc/driver/nvidia/gpus/{G1}/numa_status", "Status: offline")
-        tree.file(f"/proc/driver/nvidia/gpus/{G1}/information", "Device Minor: 0")
-        tree.file("/sys/devices/system/node/node1/meminfo", "Node 1 MemTotal: 7 kB")
-        tree.file("/sys/bus/pci/slots/1/address", "0009:01:00")
-        return sorted(p for p in tree.root.rglob("*") if p.is_file() and not p.is_symlink())
-
-    def try_all(self, tree, what, commands=COMMANDS):
-        for words in commands:
-            done = tree.run(*words)
-            assert done.returncode in range(5), (what, words, done.stderr)
-            if "--json" in words and done.stdout:
-                validate(json.loads(done.stdout))
-            assert "\x1b" not in done.stdout + done.stderr
-
-    def test_missing(self, tree):
-        """A host that lacks one file, for each of its files. The commands take
-        turns."""
-        for number, path in enumerate(self.whole(tree)):
-            content = path.read_bytes()
-            path.unlink()
-            self.try_all(tree, path, self.COMMANDS[number % 3::3])
-            path.write_bytes(content)
-
-    def test_no_end(self, tree):
-        """The commands do not hang on files that block or have no end."""
-        tree.bound(G1)
-        path = tree.root / f"sys/bus/pci/devices/{G1}/numa_node"
-        path.unlink()
-        os.mkfifo(path)
-        self.try_all(tree, "fifo")
-        path.unlink()
-        path.symlink_to("/dev/zero")
-        assert tree.json("list")["gpus"][0]["numa_node"] is None
-        # No file is as long as this one, which has no blocks.
-        tree.file("/etc/nvgrace-gpu.conf")
-        os.truncate(tree.root / "etc/nvgrace-gpu.conf", 65 << 20)
-        assert "nvgrace-gpu: /etc/nvgrace-gpu.conf: can't be read: File too large; " in tree.run("list").stderr
 
 
 class Exercise:
