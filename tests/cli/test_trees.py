@@ -258,10 +258,11 @@ class List:
             assert gpu["at_boot"] == boots, kernels
             words = "Linux 7.2, which boots next, has no nvgrace-gpu-vfio-pci"
             assert gpu["boot_obstacle"] == (None if boots else words), kernels
-            assert ("blocked" in tree.run("list").stdout) == (not boots)
+            # The same again, as text.
+            assert ("blocked" in tree.run("list", sanitized=False).stdout) == (not boots)
             done = tree.run("bind", "--dry-run", "--persist", G1)
             assert (done.returncode, words in done.stderr) == (0, not boots), kernels
-            assert (words in " ".join(tree.run("status", G1).stdout.split())) == (not boots)
+            assert (words in " ".join(tree.run("status", G1, sanitized=False).stdout.split())) == (not boots)
         tree.file("/answers/kernels", "7.2: builtin").file("/boot/grub/grub.cfg", "menuentry x {\nlinux /vmlinuz-7.2 ro single\n}")
         gpu, = tree.json("list")["gpus"]
         assert gpu["boot_obstacle"] == 'the next boot is of a rescue system ("single" on the kernel command line)'
@@ -391,7 +392,7 @@ class Status:
                            ('{"time": "x"}', None), ("{}", None)):
             tree.file(f"/run/nvgrace-gpu/{G1}.json", text)
             assert tree.json("status", G1)["gpu"]["last_scrub"]["verified_time"] == time, text
-            shown = "\n  read zeros 2026-11-25 00:00:13 UTC\n" in tree.run("status", G1).stdout
+            shown = "\n  read zeros 2026-11-25 00:00:13 UTC\n" in tree.run("status", G1, sanitized=False).stdout
             assert shown == (time is not None)
         tree.file(f"{d}/scrub_time", 1 << 60)
         assert "last scrub failed, ?, 1.234 s" in tree.run("status", G1).stdout
