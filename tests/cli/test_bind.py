@@ -136,8 +136,7 @@ class Bind(Kernel):
         result, _ = self.change("bind", status=1)
         assert result["message"] == "can't lock it: No such file or directory"
 
-    def test_it_goes(self):
-        """After wait has found it."""
+    def test_wait_for_one_that_goes(self):
         done = self.run_words("wait", "--timeout=0", G1, play=f"fail=?{DEVICE}:1:{errno.ENODEV}")
         assert (done.returncode, done.stderr) == (1, f'nvgrace-gpu: {G1}: the device is gone; see "nvgrace-gpu doctor {G1}"\n')
 
@@ -388,7 +387,7 @@ class Boot(WithRule):
             self.tree.file(UPDATE, text or "#!/bin/sh")
             program.chmod(0o755 if text else 0o644)
             image.write_text("init\n")
-            if "made" in words or "exited" in words:
+            if "made" in words or "exited" in words:    # how it fails is the same for both
                 self.change("bind", "--boot-only", status=status)
             image.write_text(f"init\n{files}\n")
             done = self.run_words("unbind", "--boot-only", G1)
