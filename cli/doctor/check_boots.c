@@ -123,6 +123,8 @@ static bool check_entry(struct doctor *d)
 
 	if (d->binds && what)
 		report(d, INITRAMFS_LINE, NULL, "boots a rescue system", what, NULL);
+	if (d->binds && d->boots.unread)
+		report(d, INITRAMFS_LINE_UNKNOWN, NULL, "image", d->boots.unread, NULL);
 	if (d->binds && d->boots.foreign)
 		report(d, INITRAMFS_FOREIGN, NULL, "entry", d->boots.foreign, NULL);
 	return !d->binds || (!what && !d->boots.foreign);

@@ -377,6 +377,9 @@ CASE(INITRAMFS, KEY_UNKNOWN, UNKNOWN, "not known whether Linux {kernel}{, which 
      "run as root, with mokutil installed; or look for that number in what `mokutil --list-enrolled` prints")
 CASE(INITRAMFS, LINE, WARNING, "the next boot binds no GPU", "the boot loader's entry for it {boots a rescue system}",
      "choose another entry, or correct its kernel command line in the boot loader's configuration")
+CASE(INITRAMFS, LINE_UNKNOWN, UNKNOWN, "not known which kernel command line the next boot has",
+     "{image} is a unified kernel image, which has one in itself, and its section .cmdline can't be read",
+     "run as root; if that does not help, look for module_blacklist= and rescue in what `objdump -s -j .cmdline IMAGE` prints")
 CASE(INITRAMFS, FOREIGN, UNKNOWN, "not known whether the next boot has the module",
      "the boot loader's entry for it, {entry}, has a kernel that is not in /lib/modules: one of another deployment, snapshot or system",
      "run the doctor again after the reboot, before guests start")

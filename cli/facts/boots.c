@@ -278,6 +278,8 @@ void boots_read(struct host *h, const char *kernels, const char *images, const c
 	}
 	if (loader.chosen) {
 		boots->line = g_strdup(loader.chosen->line);
+		if (!loader.chosen->line)
+			boots->unread = g_strdup(loader.chosen->image);
 		if (loader.chosen->foreign)
 			boots->foreign = g_strdup(loader.chosen->title ?: loader.chosen->id ?: loader.chosen->path);
 	}
@@ -320,6 +322,7 @@ void boots_free(struct boots *boots)
 	}
 	g_free(boots->boot);
 	g_free(boots->line);
+	g_free(boots->unread);
 	g_free(boots->foreign);
 	*boots = (struct boots){ };
 }

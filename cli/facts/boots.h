@@ -24,6 +24,7 @@ struct boots {
 	struct boot *boot;
 	size_t count;
 	char *line;		/* the kernel command line of the next boot; NULL: not known */
+	char *unread;		/* the unified image of the next boot, if that has a line, which can't be read */
 	char *foreign;		/* the entry that boots next, if its kernel isn't installed here */
 };
 

@@ -87,12 +87,20 @@ static char *id_of(const char *name, bool *failed)
 	return g_strdup_printf("%.*s%s", (int)((counted ? plus : end) - name), name, strcmp(end, ".conf") ? end : "");
 }
 
+/* Sets a value of an entry, which counts once. */
+static void set_once(char **to, const char *value)
+{
+	if (!*to)
+		*to = g_strdup(value);
+}
+
 static void add_specified(struct host *h, struct loader *loader, const char *root, const char *name)
 {
 	g_autofree char *text = host_read(h, NULL, "%s/loader/entries/%s", root, name);
 	g_auto(GStrv) lines = text_lines(text);
 	struct loader_entry *entry = add_entry(loader);
-	g_autofree char *kernel = NULL, *options = NULL;
+	g_autoptr(GString) options = g_string_new(NULL);
+	g_autofree char *kernel = NULL;
 	size_t i;
 
 	entry->id = id_of(name, &entry->failed);
@@ -102,31 +110,102 @@ static void add_specified(struct host *h, struct loader *loader, const char *roo
 		if (*value)
 			*value++ = 0;
 		value = g_strstrip(value);
-		if (!strcmp(key, "title") && !entry->title)
-			entry->title = g_strdup(value);
+		if (!strcmp(key, "title"))
+			set_once(&entry->title, value);
+		if (!strcmp(key, "sort-key"))
+			set_once(&entry->sort_key, value);
+		if (!strcmp(key, "machine-id"))
+			set_once(&entry->machine, value);
+		if (!strcmp(key, "version"))
+			set_once(&entry->version, value);
 		if (!strcmp(key, "linux") || !strcmp(key, "efi") || !strcmp(key, "uki") || !strcmp(key, "initrd"))
 			set_kernel(loader, entry, value);
-		if (!strcmp(key, "linux") && !kernel)
-			kernel = g_strdup(value);
-		if (!strcmp(key, "options") && !options)
-			options = g_strdup(value);
+		if (!strcmp(key, "linux"))
+			set_once(&kernel, value);
+		/* There can be several, which are joined. */
+		if (!strcmp(key, "options"))
+			g_string_append_printf(options, " %s", value);
 		if (!strcmp(key, "initrd") || !strcmp(key, "efi") || !strcmp(key, "uki")) {
 			g_free(entry->image);
 			entry->image = file_of(h, root, value);
 		}
 	}
-	entry->line = g_strdup_printf("BOOT_IMAGE=%s %s", kernel ?: "", options ?: "");
+	/* A unified kernel image has one of its own, unless the entry states another. */
+	if (kernel || options->len)
+		entry->line = g_strdup_printf("BOOT_IMAGE=%s%s", kernel ?: "", options->str);
 }
 
-static int newest_first(const void *a, const void *b)
+/* How a separator counts: a tilde is older than the end, and so on; all else is newer. */
+static int rank_of(char c)
+{
+	static const char separators[] = { '~', 0, '-', '^', '.' };
+	const char *at = memchr(separators, c, sizeof(separators));
+
+	return at ? at - separators : (int)sizeof(separators);
+}
+
+#define DIGITS "0123456789"
+#define LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+/*
+ * Compares versions as the UAPI Group's "Version Format Specification" says, which
+ * systemd-boot follows. GRUB compares as RPM, which agrees on the names of kernels:
+ * unlike strverscmp(), both have 427.13.1.el9_4 after 427.el9.
+ */
+static int compare_versions(const char *a, const char *b)
+{
+	while (true) {
+		const char *set;
+		size_t x, y;
+		int order;
+
+		a += strcspn(a, "~-^." DIGITS LETTERS);
+		b += strcspn(b, "~-^." DIGITS LETTERS);
+		order = rank_of(*a) - rank_of(*b);
+		if (order || !*a)
+			return order;
+		if (strchr("~-^.", *a)) {
+			a++;
+			b++;
+			continue;
+		}
+		set = g_ascii_isdigit(*a) || g_ascii_isdigit(*b) ? DIGITS : LETTERS;
+		if (*set == '0') {
+			a += strspn(a, "0");
+			b += strspn(b, "0");
+		}
+		x = strspn(a, set);
+		y = strspn(b, set);
+		order = *set == '0' && x != y ? 0 : strncmp(a, b, MIN(x, y));
+		if (order || x != y)
+			return order ?: x > y ? 1 : -1;
+		a += x;
+		b += y;
+	}
+}
+
+/* As GRUB has them. */
+static int by_id(const void *a, const void *b)
 {
 	const struct loader_entry *x = a, *y = b;
 
-	return x->failed - y->failed ?: strverscmp(y->id, x->id);
+	return compare_versions(y->id, x->id);
 }
 
-static void read_specified(struct host *h, struct loader *loader)
+/* As systemd-boot has them. */
+static int by_key(const void *a, const void *b)
 {
+	const struct loader_entry *x = a, *y = b;
+
+	return (x->failed - y->failed) ?: (!x->sort_key - !y->sort_key) ?:
+	       (x->sort_key ? strcmp(x->sort_key, y->sort_key) ?:
+		strcmp(x->machine ?: "", y->machine ?: "") ?:
+		compare_versions(y->version ?: "", x->version ?: "") : 0) ?: by_id(a, b);
+}
+
+static void read_specified(struct host *h, struct loader *loader, int (*compare)(const void *a, const void *b))
+{
+	g_autofree char *key = host_os_release(h, "ID");
 	size_t i, k;
 
 	for (i = 0; i < G_N_ELEMENTS(roots); i++) {
@@ -143,13 +222,61 @@ static void read_specified(struct host *h, struct loader *loader)
 				continue;
 			entry = add_entry(loader);
 			entry->id = id_of(unified[k], &entry->failed);
+			/* By the os-release in the image, which is that of this system. */
+			entry->sort_key = g_strdup(key);
 			entry->image = g_strdup_printf("%s/EFI/Linux/%s", roots[i], unified[k]);
 			set_kernel(loader, entry, entry->image);
 		}
 	}
 	if (loader->count)
-		qsort(loader->entry, loader->count, sizeof(*loader->entry), newest_first);
+		qsort(loader->entry, loader->count, sizeof(*loader->entry), compare);
 }
+
+/* ---- unified kernel images ----------------------------------------------------------------------- */
+
+/* What makes them puts the long sections, kernel and initramfs, at the end. */
+enum { IMAGE_HEAD = 1 << 20, SECTION = 40 };
+
+static uint32_t number_at(const char *data, size_t at, size_t bytes)
+{
+	uint32_t number = 0;
+
+	while (bytes--)
+		number = number << 8 | (unsigned char)data[at + bytes];
+	return number;
+}
+
+/*
+ * The section .cmdline of a PE file, to be freed; "": it has none; NULL: it is no such
+ * file, or can't be read.
+ */
+static char *section_line(struct host *h, const char *path)
+{
+	g_autofree char *data = g_malloc0(IMAGE_HEAD);
+	ssize_t n = host_head(h, data, IMAGE_HEAD, "%s", path);
+	size_t length = n, header, at, count;
+
+	if (n < 0x40 || memcmp(data, "MZ", 2))
+		return NULL;
+	header = number_at(data, 0x3c, 4);
+	if (header + 24 > length || memcmp(data + header, "PE\0\0", 4))
+		return NULL;
+	count = number_at(data, header + 6, 2);
+	for (at = header + 24 + number_at(data, header + 20, 2); count; count--, at += SECTION) {
+		size_t size, from;
+
+		if (at + SECTION > length)
+			return NULL;
+		if (memcmp(data + at, ".cmdline", 8))
+			continue;
+		size = number_at(data, at + 8, 4);
+		from = number_at(data, at + 20, 4);
+		return from + size <= length ? g_strndup(data + from, size) : NULL;
+	}
+	return g_strdup("");
+}
+
+/* ---- systemd-boot -------------------------------------------------------------------------------- */
 
 /* A variable of systemd-boot's, which is UTF-16 after four bytes; NULL: there is none. */
 static char *efi_variable(struct host *h, const char *name)
@@ -162,8 +289,8 @@ static char *efi_variable(struct host *h, const char *name)
 	return text && *text ? g_steal_pointer(&text) : NULL;
 }
 
-/* The pattern of loader.conf, "default ID"; NULL: there is none. */
-static char *configured(struct host *h)
+/* The pattern of a line of loader.conf, "default ID"; NULL: there is none. */
+static char *configured(struct host *h, const char *key)
 {
 	size_t i, k;
 
@@ -172,28 +299,48 @@ static char *configured(struct host *h)
 		g_auto(GStrv) lines = text_lines(text);
 
 		for (k = 0; lines[k]; k++)
-			if (g_str_has_prefix(lines[k], "default") && strchr(" \t", lines[k][7]))
-				return g_strdup(g_strstrip(lines[k] + strlen("default")));
+			if (g_str_has_prefix(lines[k], key) && strchr(" \t", lines[k][strlen(key)]))
+				return g_strdup(g_strstrip(lines[k] + strlen(key)));
 	}
 	return NULL;
 }
 
-/* What systemd-boot starts: once, as chosen in its menu, as configured, or the newest. */
-static const struct loader_entry *systemd_boots(struct host *h, const struct loader *loader)
+/*
+ * What systemd-boot starts, by systemd-boot(7) and loader.conf(5): the first of these that
+ * has an entry, or the first entry. "preferred" takes none of which all boots have failed.
+ */
+static struct loader_entry *systemd_boots(struct host *h, const struct loader *loader)
 {
-	g_autofree char *once = efi_variable(h, "LoaderEntryOneShot");
-	g_autofree char *chosen = efi_variable(h, "LoaderEntryDefault"), *file = configured(h);
-	const char *wanted = once ?: chosen ?: file;
-	size_t i;
+	static const struct {
+		const char *variable, *key;
+		bool working;
+	} ways[] = {
+		{ "LoaderEntryOneShot", NULL, false },
+		{ "LoaderEntryPreferred", NULL, true }, { NULL, "preferred", true },
+		{ "LoaderEntryDefault", NULL, false }, { NULL, "default", false },
+	};
+	size_t i, k;
 
-	for (i = 0; wanted && i < loader->count; i++) {
-		g_autofree char *id = g_strdup_printf("%s.conf", loader->entry[i].id);
+	for (k = 0; k < G_N_ELEMENTS(ways); k++) {
+		g_autofree char *wanted = ways[k].key ? configured(h, ways[k].key) : efi_variable(h, ways[k].variable);
 
-		if (!fnmatch(wanted, loader->entry[i].id, 0) || !fnmatch(wanted, id, 0))
-			return &loader->entry[i];
+		if (!g_strcmp0(wanted, "@saved")) {
+			g_free(wanted);
+			wanted = efi_variable(h, "LoaderEntryLastBooted");
+		}
+		/* Another system, or the firmware's setup. */
+		if (wanted && g_str_has_prefix(wanted, "auto-"))
+			return NULL;
+		for (i = 0; wanted && i < loader->count; i++) {
+			struct loader_entry *entry = &loader->entry[i];
+			g_autofree char *id = g_strdup_printf("%s.conf", entry->id);
+
+			if ((!fnmatch(wanted, entry->id, FNM_CASEFOLD) || !fnmatch(wanted, id, FNM_CASEFOLD)) &&
+			    !(ways[k].working && entry->failed))
+				return entry;
+		}
 	}
-	/* "@saved" and the like depend on what was booted. */
-	return loader->count && (!wanted || *wanted != '@') ? loader->entry : NULL;
+	return loader->count ? loader->entry : NULL;
 }
 
 /* ---- GRUB --------------------------------------------------------------------------------------- */
@@ -268,13 +415,13 @@ static void read_menu_line(struct host *h, struct loader *loader, char *line, GP
 }
 
 /* The entry that one part of a default names, in the submenu of this number. */
-static const struct loader_entry *named(const struct loader *loader, const char *menu, const char *part)
+static struct loader_entry *named(const struct loader *loader, const char *menu, const char *part)
 {
 	g_autofree char *number = g_strdup_printf("%s%s%s", menu, *menu ? ">" : "", part);
 	size_t i;
 
 	for (i = 0; i < loader->count; i++) {
-		const struct loader_entry *e = &loader->entry[i];
+		struct loader_entry *e = &loader->entry[i];
 		const char *last = e->path ? strrchr(e->path, '>') : NULL;
 
 		if (!e->path || (last ? (size_t)(last - e->path) : 0) != strlen(menu) ||
@@ -297,6 +444,21 @@ static char *saved(const char *environment, const char *name)
 		if (g_str_has_prefix(lines[i], head) && lines[i][strlen(head)])
 			return g_strdup(lines[i] + strlen(head));
 	return NULL;
+}
+
+/* A command line with the values of "$kernelopts" and the like, of GRUB's environment. */
+static char *expanded(const char *line, const char *environment)
+{
+	g_auto(GStrv) words = g_strsplit(line, " ", -1);
+	size_t i;
+
+	for (i = 0; words[i]; i++)
+		if (*words[i] == '$') {
+			g_autofree char *name = words[i];
+
+			words[i] = saved(environment, g_strstrip(g_strdelimit(name, "${}", ' '))) ?: g_strdup("");
+		}
+	return g_strjoinv(" ", words);
 }
 
 /*
@@ -330,9 +492,9 @@ static char *menu_default(const char *text)
  * What GRUB boots by this default: of its menu, or, if the menu has the command
  * blscfg, of the specification's entries, which come first.
  */
-static const struct loader_entry *grub_boots(const struct loader *loader, const char *by, bool specified)
+static struct loader_entry *grub_boots(const struct loader *loader, const char *by, bool specified)
 {
-	const struct loader_entry *e = NULL;
+	struct loader_entry *e = NULL;
 	g_autofree char *menu = g_strdup("");
 	g_auto(GStrv) parts = g_strsplit(by, ">", -1);
 	uint64_t number;
@@ -351,7 +513,7 @@ static const struct loader_entry *grub_boots(const struct loader *loader, const 
 	}
 	/* A submenu boots its first entry. */
 	if (e && !e->release) {
-		const struct loader_entry *first = named(loader, e->path, "0");
+		struct loader_entry *first = named(loader, e->path, "0");
 
 		e = first ?: e;
 	}
@@ -359,19 +521,19 @@ static const struct loader_entry *grub_boots(const struct loader *loader, const 
 }
 
 /* Reads GRUB's menu, and the specification's entries if it has them. */
-static const struct loader_entry *read_grub(struct host *h, struct loader *loader, const char *text,
-					    const char *environment)
+static struct loader_entry *read_grub(struct host *h, struct loader *loader, const char *text,
+				      const char *environment)
 {
 	g_autoptr(GPtrArray) path = g_ptr_array_new_with_free_func(g_free);
 	g_autoptr(GArray) next = g_array_new(FALSE, TRUE, sizeof(unsigned int));
 	g_auto(GStrv) lines = text_lines(text);
 	bool specified = strstr(text, "blscfg");
-	struct loader_entry *open = NULL;
-	g_autofree char *by = NULL;
+	struct loader_entry *open = NULL, *chosen;
+	g_autofree char *by = NULL, *line = NULL;
 	size_t i;
 
 	if (specified)
-		read_specified(h, loader);
+		read_specified(h, loader, by_id);
 	for (i = 0; lines[i]; i++)
 		read_menu_line(h, loader, lines[i], path, next, &open);
 	by = (strstr(text, "next_entry") ? saved(environment, "next_entry") : NULL) ?: menu_default(text);
@@ -379,7 +541,11 @@ static const struct loader_entry *read_grub(struct host *h, struct loader *loade
 		g_free(by);
 		by = saved(environment, "saved_entry") ?: g_strdup("0");
 	}
-	return grub_boots(loader, by, specified);
+	chosen = grub_boots(loader, by, specified);
+	line = chosen ? g_steal_pointer(&chosen->line) : NULL;
+	if (line)
+		chosen->line = expanded(line, environment);
+	return chosen;
 }
 
 /* ---- both --------------------------------------------------------------------------------------- */
@@ -390,7 +556,7 @@ void loader_read(struct host *h, char *const *releases, struct loader *loader)
 	g_autofree char *info = efi_variable(h, "LoaderInfo"), *menu = NULL, *environment = NULL;
 	bool systemd = info && g_str_has_prefix(info, "systemd-boot");
 	static const char *const folders[] = { "/boot/grub", "/boot/grub2" };
-	const struct loader_entry *next = NULL;
+	struct loader_entry *next = NULL;
 	size_t i;
 
 	*loader = (struct loader){ .releases = releases };
@@ -402,9 +568,11 @@ void loader_read(struct host *h, char *const *releases, struct loader *loader)
 	if (menu)
 		next = read_grub(h, loader, menu, environment);
 	else
-		read_specified(h, loader);
+		read_specified(h, loader, by_key);
 	if (systemd)
 		next = systemd_boots(h, loader);
+	if (next && !next->line && next->image)
+		next->line = section_line(h, next->image);
 	loader->chosen = next;
 	loader->next = next ? g_strdup(next->release) : NULL;
 	/* Whatever boots this system boots its only kernel. */
@@ -433,6 +601,9 @@ void loader_free(struct loader *loader)
 		g_free(loader->entry[i].path);
 		g_free(loader->entry[i].id);
 		g_free(loader->entry[i].title);
+		g_free(loader->entry[i].sort_key);
+		g_free(loader->entry[i].machine);
+		g_free(loader->entry[i].version);
 		g_free(loader->entry[i].release);
 		g_free(loader->entry[i].line);
 		g_free(loader->entry[i].image);

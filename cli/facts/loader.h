@@ -12,6 +12,7 @@
 struct loader_entry {
 	char *path;	/* GRUB's number of it, such as "1>0"; NULL: not of its menu */
 	char *id, *title;
+	char *sort_key, *machine, *version;	/* by which systemd-boot orders; NULL: not stated */
 	char *release;	/* of the kernel that it boots; NULL: of none that is installed */
 	bool foreign;	/* its path has a version, of none that is installed */
 	bool failed;	/* its boots are counted, and all have failed */
