@@ -26,6 +26,7 @@ static bool check_module_of(struct doctor *d, const struct boot *b)
 	bool running = d->release && !strcmp(b->release, d->release);
 	g_autofree char *why = NULL, *remedy = NULL;
 	enum owner owner = module_owner(b->module);
+	const char *lack = boot_lack(b);
 
 	/* The finding module is about the running kernel. */
 	if (!d->binds || !b->module_known || (running && owner == OWNER_NONE))
@@ -36,6 +37,10 @@ static bool check_module_of(struct doctor *d, const struct boot *b)
 		       "kernel", b->release, NEXT, next_words(b),
 		       "place", b->next == NEXT_NO ? "does not boot next" : "is older than others",
 		       "why", why, BUILD, remedy, NULL);
+		return false;
+	}
+	if (lack && b->counts && !running) {
+		report(d, INITRAMFS_NEEDS, NULL, "kernel", b->release, NEXT, next_words(b), "name", lack, NULL);
 		return false;
 	}
 	if (owner != OWNER_KERNEL || running || !b->counts ||
@@ -51,16 +56,19 @@ static bool check_module_of(struct doctor *d, const struct boot *b)
 static bool check_key(struct doctor *d, const struct boot *b)
 {
 	g_auto(GStrv) words = g_strsplit(b->module ?: "", " ", -1);
-	const char *serial = g_strv_length(words) == 3 ? words[2] : "-", *by;
+	const char *serial = g_strv_length(words) >= 3 ? words[2] : "-", *by, *next;
 	g_autofree char *own = field_value(d->module, "sig_key"), *same = plain_number(own), *signature = NULL;
 	g_autofree char *key = NULL;
 	bool known, unsigned_one = !strcmp(serial, "unsigned");
 	enum finding_case which;
 
 	by = enforced_by(d, &known);
-	if (!d->binds || !b->counts || !by || !strcmp(serial, "-") || !strcmp(serial, same) ||
-	    module_owner(b->module) == OWNER_KERNEL || !g_strcmp0(b->release, d->release))
+	next = !by && b->next == NEXT_YES ? enforced_next(d) : NULL;
+	if (!d->binds || !b->counts || (!by && !next) || !strcmp(serial, "-") || module_owner(b->module) == OWNER_KERNEL ||
+	    /* The finding module-signature is about these. */
+	    (by && (!strcmp(serial, same) || !g_strcmp0(b->release, d->release))))
 		return true;
+	by = by ?: next;
 	which = unsigned_one ? MODULE_SIGNATURE_NONE : signature_case(d, module_owner(b->module), NULL, serial);
 	if (which == MODULE_SIGNATURE_GOOD)
 		return true;

@@ -313,33 +313,55 @@ static bool is_on(const char *value)
 	return !value;
 }
 
-/*
- * Whether the options that modprobe passes turn scrubbing on: 1, 0, or -1 for
- * not known.
- */
-static int scrub_at_boot(const char *module)
+/* Adds each "scrub=VALUE" that a kernel command line has for the module. */
+static void add_scrubs(GPtrArray *words, const char *line)
 {
-	g_autofree char *options = field_value(module, "options");
-	char *word, *rest = NULL, *value;
-	int on = options ? 0 : -1;
+	g_auto(GStrv) list = boot_words(line);
+	const char head[] = DRIVER_NAME ".scrub";
+	size_t i;
 
-	for (word = options ? strtok_r(options, " \t", &rest) : NULL; word;
-	     word = strtok_r(NULL, " \t", &rest)) {
-		value = strchr(word, '=');
-		if (value)
-			*value++ = 0;
-		/* The last one holds. */
-		if (!strcmp(word, "scrub"))
-			on = is_on(value);
+	for (i = 0; list[i]; i++) {
+		g_autofree char *name = g_strdelimit(g_strndup(list[i], strcspn(list[i], "=")), "-", '_');
+
+		if (!strcmp(name, head))
+			g_ptr_array_add(words, g_strdup(strrchr(list[i], '.') + 1));
 	}
-	return on;
+}
+
+/*
+ * Whether the options that modprobe passes at the next boot turn scrubbing on: 1, 0, or
+ * -1 for not known. Those of now end with this boot's command line, and the next one can
+ * have another.
+ */
+static int scrub_at_boot(struct doctor *d)
+{
+	g_autofree char *options = field_value(d->module, "options");
+	g_autoptr(GPtrArray) words = g_ptr_array_new_with_free_func(g_free);
+	g_autoptr(GPtrArray) now = g_ptr_array_new_with_free_func(g_free);
+	g_auto(GStrv) list = g_strsplit_set(options ?: "", " \t", -1);
+	const char *last;
+	size_t i;
+
+	for (i = 0; list[i]; i++)
+		if (!strcmp(list[i], "scrub") || g_str_has_prefix(list[i], "scrub="))
+			g_ptr_array_add(words, g_strdup(list[i]));
+	if (d->boots.line) {
+		add_scrubs(now, d->line);
+		g_ptr_array_set_size(words, words->len - MIN(words->len, now->len));
+		add_scrubs(words, d->boots.line);
+	}
+	if (!words->len)
+		return options ? 0 : -1;
+	/* The last one holds. */
+	last = strchr(words->pdata[words->len - 1], '=');
+	return is_on(last ? last + 1 : NULL);
 }
 
 static void check_scrubbing(struct doctor *d)
 {
 	g_autofree char *parameter = host_line(d->h, SYS_MODULE "/parameters/scrub");
 	bool other = module_owner(d->path) == OWNER_KERNEL, on = parameter && *parameter == 'Y';
-	int boot = scrub_at_boot(d->module);
+	int boot = scrub_at_boot(d);
 
 	d->scrub_wanted = boot > 0;
 	if (d->loaded ? !parameter && boot > 0 : other && boot > 0)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "doctor/checks.h"
+#include "facts/elsewhere.h"
 
 const char *enforced_by(struct doctor *d, bool *known)
 {
@@ -17,6 +18,18 @@ const char *enforced_by(struct doctor *d, bool *known)
 	if (lockdown && (strstr(lockdown, "[integrity]") || strstr(lockdown, "[confidentiality]")))
 		return "lockdown";
 	return enforce && (*enforce == 'Y' || *enforce == '1') ? "module.sig_enforce" : NULL;
+}
+
+const char *enforced_next(struct doctor *d)
+{
+	g_autofree char *lockdown = boot_parameter(d->boots.line, "lockdown");
+	g_autofree char *enforce = boot_parameter(d->boots.line, "module.sig_enforce");
+	g_auto(GStrv) words = boot_words(d->boots.line);
+
+	if (!g_strcmp0(lockdown, "integrity") || !g_strcmp0(lockdown, "confidentiality"))
+		return "lockdown= on the kernel command line of the next boot";
+	return g_strv_contains((const char *const *)words, "module.sig_enforce") || (enforce && strchr("1yYtT", *enforce)) ?
+	       "module.sig_enforce on the kernel command line of the next boot" : NULL;
 }
 
 #define ASYMMETRIC " asymmetri "	/* in /proc/keys, before a key's name */

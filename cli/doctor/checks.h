@@ -23,6 +23,9 @@ void check_signature(struct doctor *d);			/* check_signature.c */
  */
 const char *enforced_by(struct doctor *d, bool *known);
 
+/* What will, besides, by the command line of the next boot; NULL: nothing, or not known. */
+const char *enforced_next(struct doctor *d);
+
 /*
  * The case of module-signature for a module that is signed, by a certificate with this
  * plain number. signer: NULL: not known.

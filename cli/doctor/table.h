@@ -366,6 +366,9 @@ CASE(INITRAMFS, NO_MODULE, WARNING, "Linux {kernel}{, which boots next,} has no 
      "{why}", "{have the module built for that kernel}")
 CASE(INITRAMFS, NO_MODULE_OLD, NOTE, "Linux {kernel}, which {place}, has no nvgrace-gpu-vfio-pci",
      "{why}", "{have the module built for that kernel}")
+CASE(INITRAMFS, NEEDS, WARNING, "Linux {kernel}{, which boots next,} can't load the module",
+     "/lib/modules/{kernel} has no {name}, which it needs",
+     "install the package that has all modules of Linux {kernel}, such as kernel-default, kernel-modules-core or linux-modules-extra")
 CASE(INITRAMFS, OTHER_MODULE, WARNING, "Linux {kernel}{, which boots next,} would load the kernel's own driver",
      "{place} is what it has: that driver does not clear memory between guests{scrub}",
      "{have the module built for that kernel}")

@@ -42,10 +42,30 @@ const char *module_file(struct kmod_module *mod)
 	return path && !access(path, F_OK) ? path : NULL;
 }
 
+#define CORE "vfio_pci_core"
+
+/* Whether a kernel has the core of vfio-pci. depmod can't name a dependency that isn't there. */
+static bool has_core(struct kmod_ctx *ctx)
+{
+	struct kmod_list *list = NULL;
+	struct kmod_module *mod;
+	bool found = false;
+
+	if (kmod_module_new_from_lookup(ctx, CORE, &list) < 0)
+		return true;
+	if (list) {
+		mod = kmod_module_get_module(list);
+		found = module_file(mod) || kmod_module_get_initstate(mod) == KMOD_MODULE_BUILTIN;
+		kmod_module_unref(mod);
+	}
+	kmod_module_unref_list(list);
+	return found;
+}
+
 /*
  * The module that modprobe would load for that kernel: its place below
  * /lib/modules/RELEASE, without the suffix of a compression, its srcversion or "-", and
- * its key; or "builtin". To be freed; NULL: none, or one that was built for another
+ * its key, and what it lacks; or "builtin". To be freed; NULL: none, or one that was built for another
  * kernel.
  */
 static char *module_of(const char *release)
@@ -79,8 +99,9 @@ static char *module_of(const char *release)
 			fits |= !strcmp(key_name, "vermagic") && g_str_has_prefix(value, magic);
 		}
 		if (end && fits && g_str_has_prefix(path, folder))
-			text = g_strdup_printf("%.*s.ko %s %s", (int)(end - path - strlen(folder) - 1),
-					       path + strlen(folder) + 1, id ?: "-", key);
+			text = g_strdup_printf("%.*s.ko %s %s%s", (int)(end - path - strlen(folder) - 1),
+					       path + strlen(folder) + 1, id ?: "-", key,
+					       has_core(ctx) ? "" : " " CORE);
 		else if (kmod_module_get_initstate(mod) == KMOD_MODULE_BUILTIN)
 			text = g_strdup("builtin");
 		kmod_module_info_free_list(info);
@@ -286,6 +307,13 @@ void boots_read(struct host *h, const char *kernels, const char *images, const c
 	loader_free(&loader);
 }
 
+const char *boot_lack(const struct boot *b)
+{
+	const char *space = b->module ? strrchr(b->module, ' ') : NULL;
+
+	return space && !strcmp(space + 1, CORE) ? space + 1 : NULL;
+}
+
 char *boots_obstacle(struct host *h)
 {
 	g_autofree char *kernels = h->recorded ? host_read(h, NULL, "/answers/kernels") : kernels_read(h);
@@ -299,10 +327,13 @@ char *boots_obstacle(struct host *h)
 	elsewhere = line_is_elsewhere(boots.line);
 	if (elsewhere)
 		why = g_strdup_printf("the next boot is of %s", elsewhere);
-	for (i = 0; i < boots.count && !why; i++)
-		if (boots.boot[i].next == NEXT_YES && boots.boot[i].module_known && !boots.boot[i].module)
-			why = g_strdup_printf("Linux %s, which boots next, has no " MODULE_NAME,
-					      boots.boot[i].release);
+	for (i = 0; i < boots.count && !why; i++) {
+		const struct boot *b = &boots.boot[i];
+
+		if (b->next == NEXT_YES && b->module_known && (!b->module || boot_lack(b)))
+			why = g_strdup_printf("Linux %s, which boots next, has no %s", b->release,
+					      boot_lack(b) ?: MODULE_NAME);
+	}
 	boots_free(&boots);
 	return why;
 }

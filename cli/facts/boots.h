@@ -12,7 +12,7 @@ struct boot {
 	char *release;
 	enum { NEXT_UNKNOWN, NEXT_NO, NEXT_YES } next;	/* whether this kernel boots next */
 	bool counts;		/* it does, or may do so */
-	char *module;		/* what it would load: "PLACE SRCVERSION KEY", "builtin"; NULL: none */
+	char *module;		/* what it would load, as in kernels_read(); NULL: none */
 	bool module_known;
 	bool read;		/* what follows is known */
 	char *image;		/* its initramfs; NULL: none is known */
@@ -37,6 +37,9 @@ void boots_read(struct host *h, const char *kernels, const char *images, const c
 		struct boots *boots);
 void boots_free(struct boots *boots);
 
+/* What the kernel lacks for its module; NULL: nothing, or not known. */
+const char *boot_lack(const struct boot *b);
+
 /*
  * Why no configuration has an effect at the next boot, to be freed: the kernel that
  * boots next has no module, or boots a rescue system. NULL: neither is known.
@@ -45,7 +48,8 @@ char *boots_obstacle(struct host *h);
 
 /*
  * The answer "kernels": "RELEASE: PLACE SRCVERSION KEY", or "builtin" or "none". KEY is
- * the plain number of the certificate that signed the module, "unsigned", or "-".
+ * the plain number of the certificate that signed the module, "unsigned", or "-". A
+ * fourth word is a module that it needs and the kernel lacks.
  */
 char *kernels_read(struct host *h);
 

@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.all, pytest.mark.needs("trees")]
 
 RELEASE = "6.18.1-test"
 NAME = "nvgrace-gpu-vfio-pci"
+CORE = "kernel/drivers/vfio/pci/vfio-pci-core.ko\n"
 DKMS, IN_TREE = f"updates/dkms/{NAME}.ko", f"kernel/drivers/vfio/pci/nvgrace-gpu/{NAME}.ko"
 CONF = "etc/nvgrace-gpu.conf.d/all.conf"
 RULE, HELPER = "usr/lib/udev/rules.d/60-nvgrace-gpu.rules", "usr/lib/udev/nvgrace-gpu"
@@ -83,11 +84,15 @@ class Images:
             self.system.write(path, "# there\n")
         self.system.write(f"/{RULE}", "# the rule\n")
         self.system.write(f"/{CONF}", "bind all\n")
-        for name in ("modules.order", "modules.builtin"):
-            self.system.write(f"/usr/lib/modules/{RELEASE}/{name}", "")
+        self.system.write(f"/usr/lib/modules/{RELEASE}/modules.order", "")
         self.system.write(f"/usr/lib/modules/{RELEASE}/{DKMS}", self.module)
-        self.system.sh(f"depmod {RELEASE}")
+        self.built_in(CORE)
         self.read_with(listers(*self.READERS))
+
+    def built_in(self, names):
+        """What the kernel has without a file."""
+        self.system.write(f"/usr/lib/modules/{RELEASE}/modules.builtin", names)
+        self.system.sh(f"depmod {RELEASE}")
 
     def read_with(self, programs):
         """Only these programs that list images are there."""
@@ -165,6 +170,12 @@ def test_where_the_boot_loader_has_it(images):
     assert f"update-initramfs -u -k {RELEASE}" in images.system.run(*renew, ok=False).stdout
     images.system.sh(f"rm /boot/grub/grub.cfg {image}")
     assert f"update-initramfs -u -k {RELEASE}" in images.system.run(*renew, ok=False).stdout
+
+
+def test_a_kernel_without_what_the_module_needs(images):
+    images.built_in("")
+    images.judged(cpio(images.whole()), "warning", "which boots next, can't load the module.*has no vfio_pci_core")
+    images.built_in(CORE)
 
 
 def test_every_compression(images):

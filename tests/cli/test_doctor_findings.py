@@ -24,7 +24,7 @@ PROJECT = HERE.parent.parent
 HOSTS = unfold.hosts()
 GPU = "0009:01:00.0"
 # The words of remedies for which the program has those of the host.
-FILLED = (r"\b(?:ADDRESS|COMMAND|GPU|ID|KEY|MODULES|NAME|PACKAGE|RELEASE|TREE|VERSION)\b"
+FILLED = (r"\b(?:ADDRESS|COMMAND|GPU|ID|KERNEL|KEY|MODULES|NAME|PACKAGE|RELEASE|TREE|VERSION)\b"
           "|have it built again by who built it|have the (?:image made again by its owner|module built for that kernel)")
 
 
