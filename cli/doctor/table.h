@@ -346,15 +346,15 @@ FINDING(BOOT_RULE, "boot-rule",
 	"installed.")
 CASE(BOOT_RULE, GOOD, GOOD, "{rule} and its program, which bind the configured GPUs, are installed", NULL, NULL)
 CASE(BOOT_RULE, MISSING, BAD, "no GPU is bound at boot", "the configuration binds GPUs, but {obstacle}",
-     "run `apt install --reinstall {package}` or `dnf reinstall {package}`")
+     "run `apt install --reinstall {package}`, `dnf reinstall {package}` or `zypper install --force {package}`")
 CASE(BOOT_RULE, MASKED, BAD, "no GPU is bound at boot", "the configuration binds GPUs, but {obstacle}",
      "remove that file")
 
 FINDING(INITRAMFS, "initramfs",
 	"What the next boot of each installed kernel would do: which module it would load, and whose, "
-	"and whether its initramfs has that module, the rule, its program and the files of the "
-	"configuration, by the names that `lsinitramfs` or `lsinitrd` lists, and the rule and the "
-	"configuration by their sizes. An older module in the same place, or a line that was "
+	"and whether its initramfs has that module, the rule, its program, the files of the "
+	"configuration and `/etc/modprobe.d/nvgrace-gpu.conf`, by the names that `lsinitramfs` or "
+	"`lsinitrd` lists, and all but the module and the program by their sizes. An older module in the same place, or a line that was "
 	"replaced by one of the same length, is not seen. The boot loader's own "
 	"entries (GRUB's menu, the Boot Loader Specification, systemd-boot's variables, unified "
 	"kernel images) say which kernel boots next, with which image and command line. If they don't, the running "
@@ -387,7 +387,7 @@ CASE(INITRAMFS, FOREIGN, UNKNOWN, "not known whether the next boot has the modul
      "the boot loader's entry for it, {entry}, has a kernel that is not in /lib/modules: one of another deployment, snapshot or system",
      "run the doctor again after the reboot, before guests start")
 CASE(INITRAMFS, OUTDATED, WARNING, "the initramfs of Linux {kernel}{, which boots next,} {what}",
-     "{image} was made from other files than are installed: another driver may bind a GPU first, or a GPU is bound that should not be",
+     "{image} was made from other files than are installed: another driver may bind a GPU first, or a GPU is bound that should not be, or its memory is not cleared",
      "{have the image made again by its owner}")
 CASE(INITRAMFS, NONE, UNKNOWN, "no initramfs of Linux {kernel}{, which boots next,} is known",
      "there is none in the places of initramfs-tools, dracut and kernel-install, and no boot loader's entry names one",

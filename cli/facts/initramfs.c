@@ -72,13 +72,16 @@ static const char *name_in(char *line, long long *size)
 	return line + strspn(line, "./");
 }
 
+/* Where the documentation has the module's parameters, without the first slash. */
+#define OPTIONS "etc/modprobe.d/nvgrace-gpu.conf"
+
 static bool is_ours(const char *name)
 {
 	const char *base = strrchr(name, '/');
 
 	base = base ? base + 1 : name;
 	if (g_str_has_suffix(name, "/udev/nvgrace-gpu") || strstr(name, "udev/rules.d/60-nvgrace-gpu.rules") ||
-	    g_str_has_suffix(name, "etc/nvgrace-gpu.conf") ||
+	    g_str_has_suffix(name, "etc/nvgrace-gpu.conf") || g_str_has_suffix(name, OPTIONS) ||
 	    (strstr(name, "etc/nvgrace-gpu.conf.d/") && g_str_has_suffix(name, ".conf")))
 		return true;
 	return g_str_has_prefix(base, "nvgrace-gpu-vfio-pci.ko") && strstr(name, "lib/modules/") &&
@@ -163,7 +166,7 @@ const char *image_fault(struct host *h, char *const *files, bool wants)
 	for (i = 0; files[i]; i++) {
 		there += !!strstr(files[i], conf);
 		older |= differs(h, files[i]);
-		if (!wants && !strstr(files[i], "lib/modules/"))
+		if (!wants && !strstr(files[i], "lib/modules/") && !strstr(files[i], OPTIONS))
 			return "still has files that bind GPUs";
 	}
 	if (!wants)
@@ -180,6 +183,8 @@ const char *image_fault(struct host *h, char *const *files, bool wants)
 	/* With the rule there is a configuration. A record of 0.3.0 has no names of it. */
 	if (there && (!same || here != there))
 		return "has other files of the configuration than /etc";
+	if (host_exists(h, "/" OPTIONS) != has_end(files, OPTIONS))
+		return "has other parameters of the module than /" OPTIONS;
 	return older ? "has the rule or the configuration in another size than is installed" : NULL;
 }
 

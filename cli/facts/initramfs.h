@@ -16,8 +16,8 @@ char *image_path(struct host *h, const struct loader *loader, const char *releas
 
 /*
  * This project's files in an image, as lsinitramfs or lsinitrd list them: the rule, its
- * program, the configuration, and a module that isn't the kernel's own: "NAME", or
- * "NAME SIZE" for the rule and the configuration, without the first slash, then NULL;
+ * program, the configuration, the module's parameters, and a module that isn't the
+ * kernel's own: "NAME", or "NAME SIZE" for files of text, without the first slash, then NULL;
  * g_strfreev() frees them. NULL: neither can list it, or the host is a record.
  */
 char **image_files(struct host *h, const char *image);
