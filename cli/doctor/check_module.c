@@ -132,19 +132,25 @@ static char *refusal(struct doctor *d)
 /* How to have the module built again, by who built it; to be freed. said: the refusal. */
 static char *rebuild(struct doctor *d, const char *said)
 {
-	g_autofree char *version = field_value(d->module, "version");
+	g_autofree char *version = field_value(d->module, "version"), *why = NULL;
+	char *remedy;
 
 	if (said && strstr(said, LOG_PARAMETER))
 		return g_strdup("find the option with \"grep -r " DRIVER_NAME " /etc/modprobe.d\", or on the kernel's command line, and correct it");
+	if (system_kind(d->h) == SYSTEM_OSTREE) {
+		module_lack(d->h, d->release ?: "", &why, &remedy);
+		return remedy;
+	}
 	switch (module_owner(d->path)) {
 	case OWNER_PACKAGES:
 		return g_strdup_printf("install nvgrace-gpu-vfio-pci-modules-%s, which \"make module-packages\" builds, in its version for this kernel", d->release);
 	case OWNER_KERNEL:
 		return g_strdup_printf("install the package of Linux %s and of its modules again", d->release);
 	default:
-		return g_strdup_printf("run \"dkms uninstall nvgrace-gpu-vfio-pci/%s -k %s\", then \"dkms build --force nvgrace-gpu-vfio-pci/%s -k %s\" and \"dkms install nvgrace-gpu-vfio-pci/%s -k %s\"",
-				       version ?: "VERSION", d->release, version ?: "VERSION", d->release,
-				       version ?: "VERSION", d->release);
+		remedy = g_strdup_printf("run \"dkms uninstall nvgrace-gpu-vfio-pci/%s -k %s\", then \"dkms build --force nvgrace-gpu-vfio-pci/%s -k %s\" and \"dkms install nvgrace-gpu-vfio-pci/%s -k %s\"",
+					 version ?: "VERSION", d->release, version ?: "VERSION", d->release,
+					 version ?: "VERSION", d->release);
+		return in_snapshot(d->h, remedy);
 	}
 }
 

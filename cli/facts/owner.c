@@ -120,12 +120,19 @@ enum system_kind system_kind(struct host *h)
 										     SYSTEM_ORDINARY;
 }
 
+char *in_snapshot(struct host *h, char *remedy)
+{
+	g_autofree char *ordinary = remedy;
+
+	return system_kind(h) != SYSTEM_SNAPSHOT ? g_steal_pointer(&ordinary) :
+	       g_strdup_printf("in \"transactional-update shell\", %s; then reboot", ordinary);
+}
+
 void module_lack(struct host *h, const char *release, char **why, char **remedy)
 {
 	enum owner builder = module_builder(h);
-	enum system_kind system = system_kind(h);
 
-	if (system == SYSTEM_OSTREE) {
+	if (system_kind(h) == SYSTEM_OSTREE) {
 		*why = g_strdup("this system's image has none, and DKMS can't build in it");
 		*remedy = g_strdup_printf("have \"make module-packages\" build nvgrace-gpu-vfio-pci-modules-%s, add it by "
 					  "\"rpm-ostree install\" or to the host's image, and reboot", release);
@@ -148,9 +155,5 @@ void module_lack(struct host *h, const char *release, char **why, char **remedy)
 		*remedy = g_strdup("run \"apt install nvgrace-gpu-vfio-pci-dkms\" or \"dnf install nvgrace-gpu-vfio-pci-dkms\", "
 				   "or boot a kernel that has the driver");
 	}
-	if (system == SYSTEM_SNAPSHOT) {
-		g_autofree char *ordinary = g_steal_pointer(remedy);
-
-		*remedy = g_strdup_printf("in \"transactional-update shell\", %s; then reboot", ordinary);
-	}
+	*remedy = in_snapshot(h, *remedy);
 }

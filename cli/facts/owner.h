@@ -26,6 +26,9 @@ void module_lack(struct host *h, const char *release, char **why, char **remedy)
 enum system_kind { SYSTEM_ORDINARY, SYSTEM_OSTREE, SYSTEM_SNAPSHOT };
 enum system_kind system_kind(struct host *h);
 
+/* The remedy, to be freed, as it works where only a new snapshot has other files. It takes over remedy. */
+char *in_snapshot(struct host *h, char *remedy);
+
 /* The certificate of the key by which DKMS signs; to be freed. */
 char *dkms_certificate(struct host *h);
 
