@@ -99,21 +99,6 @@ static void check_device(struct doctor *d, const struct gpu *gpu)
 	       "id", id, NULL);
 }
 
-static void check_errors(struct doctor *d, const struct gpu *gpu)
-{
-	uint64_t fatal = 0, nonfatal = 0;
-	g_autofree char *counts = NULL;
-
-	/* A device without AER has no such files, and nothing is counted. */
-	if (gpu_pci_errors(d->h, gpu->address, "fatal", &fatal) ||
-	    gpu_pci_errors(d->h, gpu->address, "nonfatal", &nonfatal))
-		return;
-	counts = g_strdup_printf("%llu fatal, %llu other", (unsigned long long)fatal,
-				 (unsigned long long)nonfatal);
-	report(d, fatal || nonfatal ? PCI_ERRORS_COUNTED : PCI_ERRORS_GOOD, gpu->address,
-	       "counts", counts, NULL);
-}
-
 /* ---- firmware ------------------------------------------------------------------------------- */
 
 static void check_firmware(struct doctor *d, const struct gpu *gpu)
@@ -311,7 +296,6 @@ static void check_scrub_state(struct doctor *d, const struct gpu *gpu)
 void check_gpu(struct doctor *d, const struct gpu *gpu)
 {
 	check_device(d, gpu);
-	check_errors(d, gpu);
 	check_firmware(d, gpu);
 	check_group(d, gpu);
 	check_binding(d, gpu);

@@ -430,14 +430,6 @@ CASE(DEVICE, GONE, BAD, "{product} does not answer",
      "its configuration space reads as all ones: it is no longer on the bus",
      "power-cycle the host; if that does not help, the hardware is broken")
 
-FINDING(PCI_ERRORS, "pci-errors",
-	"The kernel's counts of uncorrected PCIe errors (AER) since boot. Linux 7.3 or later also "
-	"counts advisory errors, which a device reports as corrected. Only if the kernel counts them.")
-CASE(PCI_ERRORS, GOOD, GOOD, "no uncorrected PCIe errors since boot", NULL, NULL)
-CASE(PCI_ERRORS, COUNTED, WARNING, "{counts} uncorrected PCIe errors since boot",
-     "the device's sysfs files aer_dev_fatal and aer_dev_nonfatal count them by kind",
-     "run `dmesg | grep AER`; if more errors follow, have the hardware checked")
-
 FINDING(FIRMWARE, "firmware",
 	"Whether firmware reports where the GPU's memory is. For a bound GPU, the driver's `mode` "
 	"says so. For other GPUs, the doctor checks that there is ACPI, that the device has an ACPI "
