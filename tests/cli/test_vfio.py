@@ -570,7 +570,7 @@ class Doctor(Played):
             subprocess.run(["depmod", "-b", self.tree.root / "usr", release], check=True, stderr=subprocess.DEVNULL)
             found = self.answers()
             assert found["mok"] == listed, found["module"]
-            assert f"/{NAME}.ko {'A' * 23} {number.lower().lstrip('0')}\n" in found["kernels"] + "\n", found["kernels"]
+            assert f"/{NAME}.ko {'A' * 23} {number.lower().lstrip('0')} vfio_pci_core\n" in found["kernels"] + "\n", found["kernels"]
         program.write_text("#!/bin/sh\necho MokListRT is empty\n")
         assert self.answers()["mok"] == "none"
         # There is no Secure Boot.
