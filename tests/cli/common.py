@@ -27,7 +27,8 @@ SCHEMA = PROJECT / "docs/nvgrace-gpu.schema.json"
 # gcov's counters, and without sanitizers.
 COVERAGE = os.environ.get("COVERAGE")
 # `make check-long` sets it: all tests then use a program with sanitizers, which takes
-# five times as long to start. Without it, only those do that give it garbage.
+# eight times as long to start. Without it, only those do that look for leaks or give it
+# garbage.
 SANITIZE = os.environ.get("SANITIZE") == "1"
 SANITIZERS = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 COUNTERS = "-O0 -g --coverage -fprofile-update=atomic"
