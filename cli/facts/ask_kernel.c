@@ -178,12 +178,9 @@ static bool has_alias(struct kmod_ctx *ctx)
  */
 static void append_need(GString *t, const char *key, struct kmod_module *mod)
 {
-	const char *path = module_file(mod);
 	const char *install = kmod_module_get_install_commands(mod);
 
-	if (!path)
-		path = kmod_module_get_initstate(mod) == KMOD_MODULE_BUILTIN ? "builtin" : "none";
-	g_string_append_printf(t, "%s: %s %s", key, kmod_module_get_name(mod), path);
+	g_string_append_printf(t, "%s: %s %s", key, kmod_module_get_name(mod), module_place(mod) ?: "none");
 	if (install)
 		g_string_append_printf(t, " install %s", install);
 	g_string_append(t, "\n");
@@ -252,15 +249,9 @@ char *ask_module(struct answers *a)
 		append_needs(t, ctx, NULL);
 	} else {
 		mod = kmod_module_get_module(list);
-		s = module_file(mod);
-		if (s) {
-			g_string_append_printf(t, "path: %s\n", s);
+		g_string_append_printf(t, "path: %s\n", module_place(mod) ?: "none");
+		if (module_file(mod))
 			module_info(t, mod);
-		} else {
-			g_string_append_printf(t, "path: %s\n",
-					       kmod_module_get_initstate(mod) ==
-					       KMOD_MODULE_BUILTIN ? "builtin" : "none");
-		}
 		s = kmod_module_get_install_commands(mod);
 		if (s)
 			g_string_append_printf(t, "install: %s\n", s);

@@ -42,6 +42,11 @@ const char *module_file(struct kmod_module *mod)
 	return path && !access(path, F_OK) ? path : NULL;
 }
 
+const char *module_place(struct kmod_module *mod)
+{
+	return module_file(mod) ?: kmod_module_get_initstate(mod) == KMOD_MODULE_BUILTIN ? "builtin" : NULL;
+}
+
 #define CORE "vfio_pci_core"
 
 /* Whether a kernel has the core of vfio-pci. depmod can't name a dependency that isn't there. */
@@ -55,7 +60,7 @@ static bool has_core(struct kmod_ctx *ctx)
 		return true;
 	if (list) {
 		mod = kmod_module_get_module(list);
-		found = module_file(mod) || kmod_module_get_initstate(mod) == KMOD_MODULE_BUILTIN;
+		found = module_place(mod);
 		kmod_module_unref(mod);
 	}
 	kmod_module_unref_list(list);
@@ -65,8 +70,8 @@ static bool has_core(struct kmod_ctx *ctx)
 /*
  * The module that modprobe would load for that kernel: its place below
  * /lib/modules/RELEASE, without the suffix of a compression, its srcversion or "-", and
- * its key, and what it lacks; or "builtin". To be freed; NULL: none, or one that was built for another
- * kernel.
+ * its key, and what it lacks; or "builtin". To be freed; NULL: none, or one that was
+ * built for another kernel.
  */
 static char *module_of(const char *release)
 {
@@ -298,8 +303,8 @@ void boots_read(struct host *h, const char *kernels, const char *images, const c
 						    strverscmp(b->release, reference(boots, running)) >= 0);
 	}
 	if (loader.chosen) {
-		boots->line = g_strdup(loader.chosen->line);
-		if (!loader.chosen->line)
+		boots->line = g_steal_pointer(&loader.line);
+		if (!boots->line)
 			boots->unread = g_strdup(loader.chosen->image);
 		if (loader.chosen->foreign)
 			boots->foreign = g_strdup(loader.chosen->title ?: loader.chosen->id ?: loader.chosen->path);

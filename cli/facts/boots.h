@@ -60,6 +60,9 @@ char *kernels_read(struct host *h);
 struct kmod_module;
 const char *module_file(struct kmod_module *mod);
 
+/* The same, or "builtin"; NULL: the kernel has no such module. */
+const char *module_place(struct kmod_module *mod);
+
 /*
  * The answer "initramfs": lines for each kernel that has an image or is installed, to be
  * freed; NULL: there is none.

@@ -309,7 +309,7 @@ static char *configured(struct host *h, const char *key)
  * What systemd-boot starts, by systemd-boot(7) and loader.conf(5): the first of these that
  * has an entry, or the first entry. "preferred" takes none of which all boots have failed.
  */
-static struct loader_entry *systemd_boots(struct host *h, const struct loader *loader)
+static const struct loader_entry *systemd_boots(struct host *h, const struct loader *loader)
 {
 	static const struct {
 		const char *variable, *key;
@@ -332,7 +332,7 @@ static struct loader_entry *systemd_boots(struct host *h, const struct loader *l
 		if (wanted && g_str_has_prefix(wanted, "auto-"))
 			return NULL;
 		for (i = 0; wanted && i < loader->count; i++) {
-			struct loader_entry *entry = &loader->entry[i];
+			const struct loader_entry *entry = &loader->entry[i];
 			g_autofree char *id = g_strdup_printf("%s.conf", entry->id);
 
 			if ((!fnmatch(wanted, entry->id, FNM_CASEFOLD) || !fnmatch(wanted, id, FNM_CASEFOLD)) &&
@@ -415,13 +415,13 @@ static void read_menu_line(struct host *h, struct loader *loader, char *line, GP
 }
 
 /* The entry that one part of a default names, in the submenu of this number. */
-static struct loader_entry *named(const struct loader *loader, const char *menu, const char *part)
+static const struct loader_entry *named(const struct loader *loader, const char *menu, const char *part)
 {
 	g_autofree char *number = g_strdup_printf("%s%s%s", menu, *menu ? ">" : "", part);
 	size_t i;
 
 	for (i = 0; i < loader->count; i++) {
-		struct loader_entry *e = &loader->entry[i];
+		const struct loader_entry *e = &loader->entry[i];
 		const char *last = e->path ? strrchr(e->path, '>') : NULL;
 
 		if (!e->path || (last ? (size_t)(last - e->path) : 0) != strlen(menu) ||
@@ -492,9 +492,9 @@ static char *menu_default(const char *text)
  * What GRUB boots by this default: of its menu, or, if the menu has the command
  * blscfg, of the specification's entries, which come first.
  */
-static struct loader_entry *grub_boots(const struct loader *loader, const char *by, bool specified)
+static const struct loader_entry *grub_boots(const struct loader *loader, const char *by, bool specified)
 {
-	struct loader_entry *e = NULL;
+	const struct loader_entry *e = NULL;
 	g_autofree char *menu = g_strdup("");
 	g_auto(GStrv) parts = g_strsplit(by, ">", -1);
 	uint64_t number;
@@ -513,7 +513,7 @@ static struct loader_entry *grub_boots(const struct loader *loader, const char *
 	}
 	/* A submenu boots its first entry. */
 	if (e && !e->release) {
-		struct loader_entry *first = named(loader, e->path, "0");
+		const struct loader_entry *first = named(loader, e->path, "0");
 
 		e = first ?: e;
 	}
@@ -521,15 +521,15 @@ static struct loader_entry *grub_boots(const struct loader *loader, const char *
 }
 
 /* Reads GRUB's menu, and the specification's entries if it has them. */
-static struct loader_entry *read_grub(struct host *h, struct loader *loader, const char *text,
-				      const char *environment)
+static const struct loader_entry *read_grub(struct host *h, struct loader *loader, const char *text,
+					    const char *environment)
 {
 	g_autoptr(GPtrArray) path = g_ptr_array_new_with_free_func(g_free);
 	g_autoptr(GArray) next = g_array_new(FALSE, TRUE, sizeof(unsigned int));
 	g_auto(GStrv) lines = text_lines(text);
 	bool specified = strstr(text, "blscfg");
-	struct loader_entry *open = NULL, *chosen;
-	g_autofree char *by = NULL, *line = NULL;
+	struct loader_entry *open = NULL;
+	g_autofree char *by = NULL;
 	size_t i;
 
 	if (specified)
@@ -541,11 +541,7 @@ static struct loader_entry *read_grub(struct host *h, struct loader *loader, con
 		g_free(by);
 		by = saved(environment, "saved_entry") ?: g_strdup("0");
 	}
-	chosen = grub_boots(loader, by, specified);
-	line = chosen ? g_steal_pointer(&chosen->line) : NULL;
-	if (line)
-		chosen->line = expanded(line, environment);
-	return chosen;
+	return grub_boots(loader, by, specified);
 }
 
 /* ---- both --------------------------------------------------------------------------------------- */
@@ -556,7 +552,7 @@ void loader_read(struct host *h, char *const *releases, struct loader *loader)
 	g_autofree char *info = efi_variable(h, "LoaderInfo"), *menu = NULL, *environment = NULL;
 	bool systemd = info && g_str_has_prefix(info, "systemd-boot");
 	static const char *const folders[] = { "/boot/grub", "/boot/grub2" };
-	struct loader_entry *next = NULL;
+	const struct loader_entry *next = NULL;
 	size_t i;
 
 	*loader = (struct loader){ .releases = releases };
@@ -571,8 +567,10 @@ void loader_read(struct host *h, char *const *releases, struct loader *loader)
 		read_specified(h, loader, by_key);
 	if (systemd)
 		next = systemd_boots(h, loader);
-	if (next && !next->line && next->image)
-		next->line = section_line(h, next->image);
+	if (next && next->line)
+		loader->line = menu ? expanded(next->line, environment) : g_strdup(next->line);
+	else if (next && next->image)
+		loader->line = section_line(h, next->image);
 	loader->chosen = next;
 	loader->next = next ? g_strdup(next->release) : NULL;
 	/* Whatever boots this system boots its only kernel. */
@@ -609,6 +607,7 @@ void loader_free(struct loader *loader)
 		g_free(loader->entry[i].image);
 	}
 	g_free(loader->entry);
+	g_free(loader->line);
 	g_free(loader->next);
 	*loader = (struct loader){ };
 }

@@ -16,7 +16,7 @@ struct loader_entry {
 	char *release;	/* of the kernel that it boots; NULL: of none that is installed */
 	bool foreign;	/* its path has a version, of none that is installed */
 	bool failed;	/* its boots are counted, and all have failed */
-	char *line;	/* the kernel command line; NULL: not stated */
+	char *line;	/* the kernel command line, with GRUB's variables; NULL: not stated */
 	char *image;	/* the initramfs, or the unified kernel image; NULL: not stated */
 };
 
@@ -25,6 +25,7 @@ struct loader {
 	size_t count;
 	char *next;	/* the release that boots next; NULL: not known */
 	const struct loader_entry *chosen;	/* what boots next; NULL: not known */
+	char *line;	/* the kernel command line that it gets; NULL: not known */
 	char *const *releases;	/* those that are installed, then NULL; NULL: none */
 };
 
