@@ -194,7 +194,7 @@ struct nvgrace_gpu_scrub {
  * @unready_since: time of the first look of this epoch that found it unready, as
  *	ktime_get() returns it; 0: none has
  * @closed: why the gate is closed, bits of gate.c; 0 if it is open
- * @opened: waits for @closed to become 0
+ * @opened: waits for @closed to become 0, or @opening to become NULL
  * @leaving: the GPU is being unbound or shut down, so that the host's sleep does
  *	not close the gate
  * @link_frozen: an error has frozen the link, and since then, recovery has not

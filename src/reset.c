@@ -8,7 +8,6 @@
  */
 #include <linux/pci.h>
 #include <linux/pm_runtime.h>
-#include <linux/wait_bit.h>
 
 #include "compat/compat.h"
 #include "nvgrace_gpu.h"
@@ -25,7 +24,11 @@ void nvgrace_gpu_reset_open_ends(struct nvgrace_gpu *gpu)
 {
 	/* Pairs with the acquire in may_reset(). */
 	smp_store_release(&gpu->opening, NULL);
-	wake_up_var(&gpu->opening);
+	/*
+	 * Unlike wake_up_var(), it takes the queue's lock to look for waiters, and
+	 * so can't look before the store is visible.
+	 */
+	wake_up_all(&gpu->opened);
 }
 
 /* Whether no other task opens the device. */
@@ -51,7 +54,7 @@ static void reset_prepare(struct pci_dev *pdev)
 {
 	struct nvgrace_gpu *gpu = dev_to_nvgrace_gpu(&pdev->dev);
 
-	wait_var_event(&gpu->opening, may_reset(gpu));
+	wait_event(gpu->opened, may_reset(gpu));
 	if (gpu->usemem.length)
 		nvgrace_gpu_gate_reset_begin(gpu);
 }
