@@ -481,9 +481,16 @@ int nvgrace_gpu_gate_enter_again(struct nvgrace_gpu *gpu, unsigned int epoch)
 		return ret;
 	if (gpu->epoch == epoch && !look(gpu))
 		return 0;
-	/* No longer, or not yet: whoever comes next looks, too. */
-	WRITE_ONCE(gpu->ready, false);
 	nvgrace_gpu_gate_leave(gpu);
+
+	/*
+	 * No longer, or not yet: whoever comes next looks, too. The kernel's own
+	 * mappings go meanwhile, because a CPU may read what is mapped.
+	 */
+	down_write(&gpu->gate);
+	nvgrace_gpu_window_unmap(gpu);
+	WRITE_ONCE(gpu->ready, false);
+	up_write(&gpu->gate);
 	return -EAGAIN;
 }
 

@@ -1074,6 +1074,39 @@ static void a_gpu_that_flaps_does_not_keep_unbinding_waiting(void **state)
 	clean_after(soil_and_bind, gpu);
 }
 
+static bool is_scrubbing(void)
+{
+	return gpu_sysfs_is(gpu, "nvgrace_gpu/scrub_state", "scrubbing");
+}
+
+/*
+ * A CPU may read at any time what has a mapping, and a scrub maps all. The pass ends
+ * before it finds the GPU unready.
+ */
+static void a_scrub_that_finds_memory_unready_has_no_mapping_of_it(void **state)
+{
+	volatile uint32_t *bar0 = gpu_map_bar0(gpu), *unready = bar0 + MODEL_UNREADY / 4;
+
+	bind_gpu(gpu);
+	do {
+		*unready = 0;
+		assert_string_equal(scrub_end(gpu), "clean");
+		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+		while (!kernel_mappings(gpu, NULL) && is_scrubbing())
+			;
+		*unready = UINT32_MAX;
+		while (is_scrubbing() &&
+		       gpu_sysfs_is(gpu, "nvgrace_gpu/readiness", "ready"))
+			usleep(1000);
+	} while (!is_scrubbing());
+	assert_int_equal(kernel_mappings(gpu, NULL), 0);
+	*unready = 0;
+	assert_string_equal(scrub_end(gpu), "clean");
+	unbind(gpu);
+	gpu_unmap_bar0(bar0);
+	assert_int_equal(gpu_sysfs_write(gpu, "enable", "0"), 0);
+}
+
 /* ---- the record --------------------------------------------------------- */
 
 static void each_scrub_leaves_a_record(void **state)
@@ -1631,6 +1664,7 @@ static const struct CMUnitTest event_tests[] = {
 /* They scrub large memory, or again and again. */
 static const struct CMUnitTest slow_tests[] = {
 	ON(TINY, a_gpu_that_flaps_does_not_keep_unbinding_waiting),
+	ON(SMALL, a_scrub_that_finds_memory_unready_has_no_mapping_of_it),
 	ON(SMALL, a_scrub_begins_anew_after_a_reset),
 	ON("neighbour", a_scrub_begins_anew_after_a_reset_of_its_bus),
 	VARIANT(an_odd_size_of_resmem_is_cleared_to_its_end, an_odd_size_is_cleared_to_its_end,
