@@ -680,16 +680,19 @@ void nvgrace_gpu_scrub_ahead(struct nvgrace_gpu *gpu);
  * killed), -ERESTARTNOINTR (a signal, or host suspend), -EIO (the scrub failed,
  * one line in the log) or -ENODEV (being unbound).
  *
- * open_failed comes if the device could not be opened after that. Otherwise
- * opened comes before user space can access the memory, before_close before
- * and closed after vfio_pci_core_close_device().
+ * opened comes before user space can access the memory. Returns 0, or -EAGAIN if
+ * the memory should still be clean and is no longer known to be.
+ *
+ * open_failed comes if the device could not be opened after before_open, or opened
+ * has failed. Otherwise before_close comes before and closed after
+ * vfio_pci_core_close_device().
  *
  * Called without locks of this driver, with vfio's lock of the device set;
  * sleep.
  */
 int nvgrace_gpu_scrub_before_open(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_open_failed(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_scrub_opened(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_scrub_opened(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_before_close(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_closed(struct nvgrace_gpu *gpu);
 

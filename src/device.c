@@ -51,13 +51,17 @@ static int open_device(struct vfio_device *core_vdev)
 	if (!ret)
 		nvgrace_gpu_saved_make(gpu, false);
 	nvgrace_gpu_reset_open_ends(gpu);
+	if (!ret) {
+		ret = nvgrace_gpu_scrub_opened(gpu);
+		if (ret)
+			vfio_pci_core_disable(&gpu->core);
+	}
 	if (ret) {
 		nvgrace_gpu_scrub_open_failed(gpu);
 		return ret;
 	}
 	nvgrace_gpu_device_may_sleep(gpu);
 
-	nvgrace_gpu_scrub_opened(gpu);
 	nvgrace_gpu_gate_device_opened(gpu);
 	nvgrace_gpu_region_open(&gpu->usemem);
 	nvgrace_gpu_region_open(&gpu->resmem);

@@ -667,11 +667,19 @@ void nvgrace_gpu_scrub_open_failed(struct nvgrace_gpu *gpu)
 	mutex_unlock(&gpu->scrub.lock);
 }
 
-void nvgrace_gpu_scrub_opened(struct nvgrace_gpu *gpu)
+int nvgrace_gpu_scrub_opened(struct nvgrace_gpu *gpu)
 {
-	mutex_lock(&gpu->scrub.lock);
-	set_state(gpu, NVGRACE_GPU_SCRUB_DIRTY);
-	mutex_unlock(&gpu->scrub.lock);
+	struct nvgrace_gpu_scrub *s = &gpu->scrub;
+	int ret = 0;
+
+	mutex_lock(&s->lock);
+	/* An error of the link, of which the kernel has told since before_open. */
+	if (nvgrace_gpu_scrub_wanted() && s->state != NVGRACE_GPU_SCRUB_CLEAN)
+		ret = -EAGAIN;
+	else
+		set_state(gpu, NVGRACE_GPU_SCRUB_DIRTY);
+	mutex_unlock(&s->lock);
+	return ret;
 }
 
 void nvgrace_gpu_scrub_before_close(struct nvgrace_gpu *gpu)

@@ -696,6 +696,42 @@ static void after_a_fatal_error_nothing_is_clean(void **state)
 	assert_string_equal(scrub_end(gpu), "clean");
 }
 
+static long try_to_open(void *gpu)
+{
+	return vfio_try_open(&v, gpu);
+}
+
+/* An error waits for the device lock, which the open's own reset has, and comes next. */
+static void an_open_in_which_the_link_fails_shows_nothing(void **state)
+{
+	const struct gpu *gpu = gpu_find("second");
+	struct beside *open;
+	uint64_t before;
+	int tries = 0;
+	long ret;
+
+	do {
+		assert_true(++tries < 50);
+		assert_string_equal(scrub_end(gpu), "clean");
+		before = resets(gpu);
+		open = beside(try_to_open, gpu);
+		host_wait_counter(gpu, "resets", before + 1);
+		gpu_inject_error(gpu, ERR_DATA_LINK, 0);
+		wait_for_the_end("successful");
+		ret = ended(open);
+		/* The open was over before the error. */
+		if (!ret)
+			vfio_close(&v);
+	} while (!ret);
+	assert_int_equal(ret, -EAGAIN);
+	assert_true(gpu_sysfs_is(gpu, "nvgrace_gpu/scrub_state", "unknown"));
+	soil(gpu);
+	vfio_open(&v, gpu);
+	assert_clean(gpu);
+	vfio_close(&v);
+	assert_string_equal(scrub_end(gpu), "clean");
+}
+
 static void a_scrub_disables_the_gpu_under_the_device_lock(void **state)
 {
 	const struct gpu *gpu = gpu_find("neighbour");
@@ -860,6 +896,7 @@ static const struct CMUnitTest tests[] = {
 static const struct CMUnitTest slow[] = {
 	ON("second", a_link_reset_in_a_scrub_leaves_nothing_clean, .unbound = true),
 	HELD_UP(after_a_fatal_error_nothing_is_clean, .scrubbed = true),
+	ON("second", an_open_in_which_the_link_fails_shows_nothing, .scrubbed = true),
 	HELD_UP(a_scrub_disables_the_gpu_under_the_device_lock, .scrubbed = true),
 };
 
