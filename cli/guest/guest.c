@@ -29,7 +29,7 @@ static const char doc[] =
 	"as it is; without, a script that starts QEMU. Nothing is started or changed.\v"
 	"An ADDRESS may be short (01:00.0) if only one GPU matches it.\n"
 	"\n"
-	"  virsh dumpxml NAME | nvgrace-gpu guest --domain=- --all | virsh define /dev/stdin\n"
+	"  virsh dumpxml --inactive --security-info NAME | nvgrace-gpu guest --domain=- --all | virsh define /dev/stdin\n"
 	"\n"
 	"Exit status: 0 printed; 1 a file can't be read or written; 2 usage error; 3 no such GPU; 4 "
 	"such a guest is not possible, and the message says why and what would help.";
@@ -44,7 +44,7 @@ static const struct argp_option options[] = {
 	{ "device", KEY_DEVICE, "DEVICE", 0,
 	  "Another device beside the GPUs, such as a NIC; may be given several times", 0 },
 	{ "domain", KEY_DOMAIN, "FILE", 0,
-	  "The guest's domain, as \"virsh dumpxml\" prints it; \"-\" is standard input", 0 },
+	  "The guest's domain, as \"virsh dumpxml --inactive\" prints it; \"-\" is standard input", 0 },
 	{ "remove", KEY_REMOVE, NULL, 0, "Take out of the domain what this command has added", 0 },
 	{ "format", 'f', "qemu|libvirt|json", 0, "\"qemu\" (a script), \"libvirt\" (the domain; the default with --domain) or \"json\" (the plan)", 0 },
 	{ "output", 'o', "FILE", 0,

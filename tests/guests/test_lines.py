@@ -317,7 +317,7 @@ exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/root LC_ALL=C.UTF-8 
     cd /tmp/out
     qemu-img create -q -f qcow2 /srv/disk.qcow2 1G
     truncate -s 1M /srv/seed.iso
-    define() { virsh -q "define --validate $1; dumpxml --inactive gh200; undefine --nvram --tpm gh200" >"$2"; }
+    define() { virsh -q "define --validate $1; dumpxml --inactive --security-info gh200; undefine --nvram --tpm gh200" >"$2"; }
     give() { host=$1; shift; ./nvgrace-gpu --root="hosts/$host/tree" guest $(cat "hosts/$host/words") "$@" 2>>notes; }
     take() { ./nvgrace-gpu --root="hosts/$1/tree" guest --remove --domain="$2"; }
     while read -r script; do
@@ -328,7 +328,7 @@ exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/root LC_ALL=C.UTF-8 
 
 # What virt-install is asked for: six guests of different kinds.
 GUESTS = {
-    "plain": "--network none",
+    "plain": "--graphics vnc,password=password --network none",
     "server": "--boot firmware=efi,firmware.feature0.enabled=no,firmware.feature0.name=secure-boot --network user --tpm none"
               " --disk /srv/seed.iso,device=cdrom --controller type=scsi,model=virtio-scsi",
     "pages": "--memorybacking hugepages.page0.size=1048576,hugepages.page0.unit=KiB --graphics none --network none",
