@@ -232,7 +232,7 @@ CASE(MODULE_SIGNATURE, NONE_PACKAGES, BAD, "the module is not signed, and the ke
      "build the packages again with `make module-packages SIGN_KEY=... SIGN_CERT=...`, and enroll that certificate")
 CASE(MODULE_SIGNATURE, NO_KEY, BAD, "the kernel does not have the key of the module's signer, {signer}",
      "its certificate is not among the keys that count for modules, and {by} enforces signatures: modprobe fails with \"Key was rejected by service\"",
-     "run `mokutil --import {key}` (on Ubuntu `/var/lib/shim-signed/mok/MOK.der`), reboot, and choose \"Enroll MOK\" on the console; if its serial is not the module's `sig_key`, first run `dkms build --force` and `dkms install --force`")
+     "run `mokutil --import {key}`, reboot, and choose \"Enroll MOK\" on the console; if its serial is not the module's `sig_key`, first run `dkms build --force` and `dkms install --force`")
 CASE(MODULE_SIGNATURE, NO_KEY_PACKAGES, BAD, "the kernel does not have the key of the module's signer, {signer}",
      "its certificate is not among the keys that count for modules, and {by} enforces signatures: modprobe fails with \"Key was rejected by service\"",
      "run `mokutil --import` with the certificate of the packages (SIGN_CERT of `make module-packages`), reboot, and choose \"Enroll MOK\" on the console")
@@ -493,7 +493,7 @@ FINDING(OVERRIDE, "override", "")
 CASE(OVERRIDE, GOOD, GOOD, "{what}", NULL, NULL)
 CASE(OVERRIDE, OTHER, WARNING, "driver_override is {override}, but it is {state}",
      "it is left over, or its driver refused the device: while it is set, no other driver can bind the device",
-     "run `nvgrace-gpu bind {address}` to bind it, or `nvgrace-gpu unbind {address}` to clear the override")
+     "run `nvgrace-gpu bind {address}` to bind it, or `echo > /sys/bus/pci/devices/{address}/driver_override` to clear the override")
 CASE(OVERRIDE, HYPHENS, BAD, "driver_override is nvgrace-gpu-vfio-pci, with hyphens",
      "that is the module's name; no driver has this name, so none can bind the device",
      "run `nvgrace-gpu bind {address}`, or `echo nvgrace_gpu_vfio_pci > /sys/bus/pci/devices/{address}/driver_override`")

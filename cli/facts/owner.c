@@ -6,6 +6,9 @@
 #include "facts/owner.h"
 #include "system/program.h"
 
+/* With which Ubuntu's DKMS signs, and others' that has no key of its own. */
+#define SHIM_CERTIFICATE "/var/lib/shim-signed/mok/MOK.der"
+
 enum owner module_owner(const char *path)
 {
 	const char *place = path ? strstr(path, "lib/modules/") : NULL;
@@ -64,8 +67,9 @@ char *dkms_certificate(struct host *h)
 {
 	g_autofree char *tree = dkms_tree(h);
 	g_autofree char *mok = g_strdup_printf("%s/mok.pub", tree);
+	bool shared = !host_exists(h, "%s", mok) && host_exists(h, SHIM_CERTIFICATE);
 
-	return dkms_setting(h, "mok_certificate", mok);
+	return dkms_setting(h, "mok_certificate", shared ? SHIM_CERTIFICATE : mok);
 }
 
 /* Folders and links can be left over. */
