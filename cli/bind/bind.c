@@ -41,7 +41,7 @@ static const char doc_unbind[] =
 enum { KEY_BOOT_ONLY = 256, KEY_NO_INITRAMFS, KEY_NO_PROBE };
 
 static const struct argp_option options_bind[] = {
-	{ "all", 'a', NULL, 0, "Bind every supported GPU", 0 },
+	{ "all", 'a', NULL, 0, "Bind every supported GPU that no line of the configuration ignores", 0 },
 	{ "persist", 'p', NULL, 0, "Also bind at every boot, by a file in " CONFIG_DIR, 0 },
 	{ "boot-only", KEY_BOOT_ONLY, NULL, 0, "Bind only at every boot, not now", 0 },
 	{ "no-initramfs", KEY_NO_INITRAMFS, NULL, 0, "Don't update the initramfs", 0 },
@@ -52,7 +52,8 @@ static const struct argp_option options_bind[] = {
 
 static const struct argp_option options_unbind[] = {
 	{ "all", 'a', NULL, 0,
-	  "Unbind every GPU that is bound to " DRIVER_NAME "; with --boot-only, every supported GPU", 0 },
+	  "Unbind every GPU that is bound to " DRIVER_NAME "; with --persist or --boot-only, every "
+	  "supported GPU", 0 },
 	{ "persist", 'p', NULL, 0, "Also undo \"bind --persist\"", 0 },
 	{ "boot-only", KEY_BOOT_ONLY, NULL, 0,
 	  "Only undo \"bind --persist\"; don't unbind now", 0 },
@@ -154,14 +155,6 @@ static struct json_object *job_json(const struct arguments *a, const struct task
 
 /* ---- the commands ------------------------------------------------------- */
 
-/* Whether --all includes this GPU. */
-static bool belongs(const struct gpu *gpu, const void *data)
-{
-	const struct arguments *a = data;
-
-	return a->bind || a->boot_only || gpu->ours;
-}
-
 /* All GPUs of a command line. */
 struct work {
 	const struct arguments *a;
@@ -171,6 +164,16 @@ struct work {
 	size_t count;
 };
 
+/* Whether --all includes this GPU. The two commands undo each other. */
+static bool belongs(const struct gpu *gpu, const void *data)
+{
+	const struct work *w = data;
+
+	if (w->a->bind)
+		return !config_ignores(&w->s.config, gpu);
+	return w->a->persist || w->a->boot_only || gpu->ours;
+}
+
 /* Finds the GPUs; EXIT_OK, or an exit status after a message. */
 static enum exit_status choose(struct work *w)
 {
@@ -178,11 +181,17 @@ static enum exit_status choose(struct work *w)
 	enum exit_status status;
 	size_t i;
 
-	status = selection_find(&w->a->selected, w->s.host, &w->s.gpus, belongs, w->a, found, &w->count);
+	status = selection_find(&w->a->selected, w->s.host, &w->s.gpus, belongs, w, found, &w->count);
 	w->tasks = g_new0(struct task, w->count);
 	w->jobs = g_new0(struct job, w->count);
 	for (i = 0; i < w->count; i++)
 		w->tasks[i].gpu = found[i];
+	for (i = 0; w->a->bind && w->a->selected.all && i < w->s.gpus.count; i++) {
+		const struct config_line *ignored = config_ignores(&w->s.config, &w->s.gpus.gpu[i]);
+
+		if (ignored)
+			complain(w->s.gpus.gpu[i].address, "left out: %s:%u ignores it", ignored->file, ignored->line);
+	}
 	return status;
 }
 
@@ -207,8 +216,10 @@ static bool plan_all(struct work *w)
 		task_plan(&w->s, w->a, task, job);
 		if (!job->outcome.result)
 			task_plan_boot(&w->s, w->a, task, job);
-		if (job->outcome.result)
+		if (job->outcome.result) {
+			g_ptr_array_set_size(task->steps, 0);
 			continue;
+		}
 		if (w->a->dry_run)
 			job_end(job, EXIT_OK, "planned",
 				g_strdup(task->steps->len ? "would" : "nothing to do"), NULL);
@@ -334,9 +345,10 @@ static int run(struct host *h, const struct arguments *a)
 	worst = choose(&w);
 	if (!worst && !w.count && a->bind)
 		worst = EXIT_NO_DEVICE;
-	if (a->selected.all && !w.count)
-		complain(NULL, a->bind || a->boot_only ? "no supported GPU on this host" :
-							 "no GPU is bound to " DRIVER_NAME);
+	if (a->selected.all && !w.s.gpus.count)
+		complain(NULL, "no supported GPU on this host");
+	else if (a->selected.all && !w.count && !a->bind)
+		complain(NULL, "no GPU is bound to " DRIVER_NAME);
 	drivers = plan_all(&w);
 	openlog(PROGRAM, LOG_PID, LOG_DAEMON);
 	if (a->dry_run) {

@@ -14,14 +14,17 @@ void task_plan_boot(struct overview *s, const struct arguments *a, struct task *
 		      struct job *job)
 {
 	const struct config_line *ignored = config_ignores(&s->config, task->gpu);
-	struct config_line wish = { .match = CONFIG_ADDRESS, .value = (char *)task->gpu->address };
+	struct config_line wish = { .match = a->selected.all ? CONFIG_ALL : CONFIG_ADDRESS,
+				    .value = (char *)task->gpu->address };
 	struct config wished = { .line = &wish, .count = 1, .error = s->config.error, .errors = s->config.errors };
 	const struct config_error *unread = NULL, *unclear;
 	g_autofree char *own = config_own_file(task->gpu->address);
+	bool boot = a->persist || a->boot_only;
 	int foreign = -1;
 	size_t i;
 
-	if (!a->persist && !a->boot_only)
+	/* "bind --all" asks which GPUs are ignored, too. */
+	if (!boot && !(a->bind && a->selected.all))
 		return;
 	if (a->bind && ignored) {
 		job_refuse(job,
@@ -31,7 +34,7 @@ void task_plan_boot(struct overview *s, const struct arguments *a, struct task *
 		return;
 	}
 	/* Nothing would read the file. */
-	if (a->bind && s->obstacle) {
+	if (a->bind && boot && s->obstacle) {
 		job_refuse(job, g_strdup_printf("can't be bound at boot: %s", s->obstacle),
 			   g_strdup("install the package " PROGRAM " again, which has the rule and its "
 				    "program, or omit --persist and --boot-only"));
@@ -44,6 +47,8 @@ void task_plan_boot(struct overview *s, const struct arguments *a, struct task *
 			   g_strdup("correct or remove that line"));
 		return;
 	}
+	if (!boot)
+		return;
 	if (a->bind) {
 		task->by = config_binds(&s->config, task->gpu);
 		task->write = !task->by;

@@ -21,6 +21,26 @@ static void free_renewal(void *data)
 	g_free(renewal);
 }
 
+/* Another address is as long as the one before, so sizes don't tell that a line has changed. */
+static bool is_older(struct host *h, const char *image)
+{
+	g_auto(GStrv) names = host_list(h, CONFIG_DIR);
+	struct stat made, file;
+	bool older = false;
+	size_t i;
+
+	if (h->recorded || stat(image, &made))
+		return false;
+	for (i = 0; !i || (names && names[i - 1]); i++) {
+		g_autofree char *path = i ? g_strdup_printf(CONFIG_DIR "/%s", names[i - 1]) : g_strdup(CONFIG_FILE);
+
+		older |= !stat(path, &file) && (file.st_mtim.tv_sec > made.st_mtim.tv_sec ||
+						(file.st_mtim.tv_sec == made.st_mtim.tv_sec &&
+						 file.st_mtim.tv_nsec > made.st_mtim.tv_nsec));
+	}
+	return older;
+}
+
 static void plan(GPtrArray *list, struct host *h, const char *release, const char *image, bool binds,
 		 enum renew_reason reason, bool doubt)
 {
@@ -33,6 +53,7 @@ static void plan(GPtrArray *list, struct host *h, const char *release, const cha
 	image_owner_find(h, image, release, &renewal->owner);
 	renewal->wants = binds && reason != RENEW_REMOVE && renewal->owner.hooked;
 	needed = (renewal->wants && reason == RENEW_CHANGED) ||
+		 (renewal->wants && renewal->owner.command && is_older(h, image)) ||
 		 (files ? !!image_fault(h, files, renewal->wants) : doubt);
 	if (needed)
 		g_ptr_array_add(list, renewal);

@@ -18,7 +18,7 @@ struct renewal {
 
 enum renew_reason {
 	RENEW_CHANGED,	/* the configuration or the files have changed */
-	RENEW_CHECK,	/* only images that differ from what is installed */
+	RENEW_CHECK,	/* only images that differ from what is installed, or are older */
 	RENEW_REMOVE,	/* all that have a file, because the package goes */
 };
 

@@ -407,6 +407,16 @@ class Boot(WithRule):
             assert (done.returncode, done.stderr) == (0, "made\n" if said else "")
             assert done.stdout == f"{G1}: left as it is now; no line binds it at boot\n{said}"
         assert image.read_text() == "init\n"
+        # Lines of the same length have no other size: an image that is older than the
+        # configuration is made again.
+        own = self.folder / f"{G1}.conf"
+        own.write_text(f"bind {G1}\n")
+        image.write_text(f"init\n{files}\n{CONFIG.lstrip('/')}/{G1}.conf\n")
+        for later, said in ((1, f"updating the initramfs: {command}\n"), (0, "")):
+            os.utime(own, ns=(0, image.stat().st_mtime_ns + later))
+            done = self.run_words("bind", "--boot-only", G1)
+            assert (done.returncode, done.stdout) == (0, f"{G1}: left as it is now; at every boot, by {CONFIG}/{own.name}:1\n{said}")
+        own.unlink()
         image.write_text(f"init\n{files}\n")
         done = self.run_words("unbind", "--boot-only", "--no-initramfs", G1)
         assert (done.returncode, done.stderr) == (0, f'nvgrace-gpu: /boot/{image.name} keeps the old configuration; run "{command}"\n')

@@ -746,6 +746,26 @@ class Steps:
         assert tree.run("unbind", "--dry-run", "--all").returncode == 0
         tree.device(G1).device(G2)
         assert len(tree.json("bind", "--dry-run", "--all")["results"]) == 2
+        # An ignored GPU is left out, and one that may be is refused.
+        tree.package().file("/etc/nvgrace-gpu.conf", f"bind all\nignore {G2}")
+        for words in ([], ["--persist"]):
+            done = tree.run("bind", "--dry-run", "--all", "--json", *words)
+            assert (done.returncode, done.stderr) == (0, f"nvgrace-gpu: {G2}: left out: /etc/nvgrace-gpu.conf:2 ignores it\n")
+            assert [r["address"] for r in json.loads(done.stdout)["results"]] == [G1]
+        tree.file("/etc/nvgrace-gpu.conf", f"bind {G1}\nignore {G2[:-1]}?")
+        results = tree.json("bind", "--dry-run", "--all", status=4)["results"]
+        assert [(r["result"], r["steps"]) for r in results] == [("refused", [])] * 2
+        assert all("/etc/nvgrace-gpu.conf:2 may mean that it is to be ignored" in r["message"] for r in results)
+        assert tree.json("bind", "--dry-run", G1)["results"][0]["result"] == "planned"
+
+    def test_all_is_undone(self, tree):
+        """By the same words, whatever has unbound a GPU since."""
+        tree.package().device(G1).bound(G2)
+        for gpu in (G1, G2):
+            tree.file(f"/etc/nvgrace-gpu.conf.d/{gpu}.conf", f"bind {gpu}")
+        results = tree.json("unbind", "--dry-run", "--persist", "--all")["results"]
+        assert [(r["address"], f"remove /etc/nvgrace-gpu.conf.d/{r['address']}.conf" in r["steps"]) for r in results] == [(G1, True), (G2, True)]
+        assert [r["address"] for r in tree.json("unbind", "--dry-run", "--all")["results"]] == [G2]
 
     def test_twice_is_once(self, tree):
         tree.device(G1)
