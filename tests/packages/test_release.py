@@ -15,7 +15,7 @@ import pytest
 
 from lab import toolbox
 from lab.system import scratch
-from packages.common import copy_sources, named, new_folder, run
+from packages.common import copy_sources, make_key, named, new_folder, run
 
 NAME = "nvgrace-gpu-vfio-pci"
 # Of a copy of a checkout, without git.
@@ -254,6 +254,15 @@ class Settings(Copy):
         guide = self.read("docs/administration.md").partition("\n### Build on the host\n")[2]
         assert re.search(r"(?m)(?:^    .*\n)+", guide)[0] == block
 
+    def test_a_project_with_its_settings_passes_the_tests_of_style(self):
+        self.change("Makefile", r"^MAINTAINER .*", f"MAINTAINER := {MAINTAINER}")
+        self.set_site(SITE)
+        home = self.dir / "gnupg"
+        env = make_key(home)
+        (self.copy / "scripts/packaging/nvgrace-gpu.asc").write_text(run("gpg", "--armor", "--export", **env))
+        run("gpgconf", "--homedir", home, "--kill", "all")
+        run("python3", "-m", "pytest", "-q", "tests/sources/test_style.py::test_style", cwd=self.copy)
+
     def test_this_tree_fits_its_own_settings(self):
         run("scripts/packaging/site", "--check", cwd=self.copy)
 
@@ -279,7 +288,7 @@ class Version(Copy):
         assert f'PACKAGE_VERSION="{NEXT}"\n' in self.read("dkms.conf")
         assert f"\n## {NEXT}, 2027-01-15\n\n### Driver\n\n- First change.\n\n## 0.0.1, " in self.read("CHANGELOG.md")
         maintainer = re.search(r"^MAINTAINER := (.*)", self.read("Makefile"), re.M)[1]
-        assert self.read("debian/changelog") == (f"{NAME} ({NEXT}-1) unstable; urgency=medium\n\n  * CHANGELOG.md has what is new.\n\n"
+        assert self.read("debian/changelog") == (f"{NAME} ({NEXT}-1) unstable; urgency=medium\n\n  * /usr/share/doc/nvgrace-gpu/changelog.gz has what is new.\n\n"
                                                  f" -- {maintainer}  Fri, 15 Jan 2027 08:00:00 +0000\n\n{before}")
         run("dpkg-parsechangelog", "--all", cwd=self.copy)
         spec = self.read(f"rpm/{NAME}.spec")
