@@ -681,6 +681,17 @@ static void lock_during_scrub(const struct gpu *gpu)
 		usleep(1000);
 }
 
+/* The content is unknown now, and the next open clears it first. */
+static void assert_next_open_scrubs(const struct gpu *gpu)
+{
+	assert_true(gpu_sysfs_is(gpu, "nvgrace_gpu/scrub_state", "unknown"));
+	soil(gpu);
+	vfio_open(&v, gpu);
+	assert_clean(gpu);
+	vfio_close(&v);
+	assert_string_equal(scrub_end(gpu), "clean");
+}
+
 /* Nobody knows what a bus reset has left of zeros in the GPU's cache. */
 static void after_a_fatal_error_nothing_is_clean(void **state)
 {
@@ -688,12 +699,7 @@ static void after_a_fatal_error_nothing_is_clean(void **state)
 
 	gpu_inject_error(gpu, ERR_DATA_LINK, 0);
 	wait_for_the_end("successful");
-	assert_true(gpu_sysfs_is(gpu, "nvgrace_gpu/scrub_state", "unknown"));
-	soil(gpu);
-	vfio_open(&v, gpu);
-	assert_clean(gpu);
-	vfio_close(&v);
-	assert_string_equal(scrub_end(gpu), "clean");
+	assert_next_open_scrubs(gpu);
 }
 
 static long try_to_open(void *gpu)
@@ -724,12 +730,7 @@ static void an_open_in_which_the_link_fails_shows_nothing(void **state)
 			vfio_close(&v);
 	} while (!ret);
 	assert_int_equal(ret, -EAGAIN);
-	assert_true(gpu_sysfs_is(gpu, "nvgrace_gpu/scrub_state", "unknown"));
-	soil(gpu);
-	vfio_open(&v, gpu);
-	assert_clean(gpu);
-	vfio_close(&v);
-	assert_string_equal(scrub_end(gpu), "clean");
+	assert_next_open_scrubs(gpu);
 }
 
 static void a_scrub_disables_the_gpu_under_the_device_lock(void **state)

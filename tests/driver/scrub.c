@@ -107,6 +107,11 @@ static void assert_state(const struct gpu *gpu, const char *wanted)
 	assert_string_equal(state, wanted);
 }
 
+static bool is_scrubbing(const struct gpu *gpu)
+{
+	return gpu_sysfs_is(gpu, STATE, "scrubbing");
+}
+
 /* A bound GPU that isn't in use becomes clean, and its memory is zero. */
 static void assert_becomes_clean(const struct gpu *gpu)
 {
@@ -616,12 +621,11 @@ static bool reset_in_the_middle(const struct gpu *gpu, const char *reset)
 {
 	bool before, after;
 
-	while (gpu_sysfs_is(gpu, STATE, "scrubbing") &&
-	       scrub_progress(gpu) < 64 * MiB)
+	while (is_scrubbing(gpu) && scrub_progress(gpu) < 64 * MiB)
 		usleep(100);
-	before = gpu_sysfs_is(gpu, STATE, "scrubbing");
+	before = is_scrubbing(gpu);
 	must_write_file(reset, "1");
-	after = gpu_sysfs_is(gpu, STATE, "scrubbing");
+	after = is_scrubbing(gpu);
 	return before && after;
 }
 
@@ -1074,11 +1078,6 @@ static void a_gpu_that_flaps_does_not_keep_unbinding_waiting(void **state)
 	clean_after(soil_and_bind, gpu);
 }
 
-static bool is_scrubbing(void)
-{
-	return gpu_sysfs_is(gpu, "nvgrace_gpu/scrub_state", "scrubbing");
-}
-
 /*
  * A CPU may read at any time what has a mapping, and a scrub maps all. The pass ends
  * before it finds the GPU unready.
@@ -1092,13 +1091,13 @@ static void a_scrub_that_finds_memory_unready_has_no_mapping_of_it(void **state)
 		*unready = 0;
 		assert_string_equal(scrub_end(gpu), "clean");
 		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
-		while (!kernel_mappings(gpu, NULL) && is_scrubbing())
+		while (!kernel_mappings(gpu, NULL) && is_scrubbing(gpu))
 			;
 		*unready = UINT32_MAX;
-		while (is_scrubbing() &&
+		while (is_scrubbing(gpu) &&
 		       gpu_sysfs_is(gpu, "nvgrace_gpu/readiness", "ready"))
 			usleep(1000);
-	} while (!is_scrubbing());
+	} while (!is_scrubbing(gpu));
 	assert_int_equal(kernel_mappings(gpu, NULL), 0);
 	*unready = 0;
 	assert_string_equal(scrub_end(gpu), "clean");
