@@ -6,8 +6,10 @@ for it, and what its reports mean. As a program, prints the compiler's flags:
 
 The detector reports races of the whole kernel. A report counts if a function of
 the driver made one of its two accesses or called what made it. A function that
-was merely interrupted did not call what the interrupt or exception did. A race
-that does no harm has data_race() in the driver, with the reason.
+was merely interrupted did not call what the interrupt or exception did. Nor does it
+call what the kernel does for a fault on user memory, which the driver asks for
+where a plain copy would have an exception. A race that does no harm has
+data_race() in the driver, with the reason.
 """
 
 import collections
@@ -20,9 +22,10 @@ DRIVER = "[nvgrace_gpu_vfio_pci]"
 
 # The line above an access's stack.
 ACCESS = re.compile(r" to 0x[0-9a-f]+ of \d+ bytes by (task \d+|interrupt) on cpu \d+:$")
-# The frames at which an interrupt or an exception enters the kernel of arm64,
-# and at which interrupts change the stack. Frames below were interrupted.
-ENTRY = re.compile(r" (el[01][ht]_(64|32)_(sync|irq|fiq|error)(_handler)?|call_on_irq_stack)\+0x")
+# The frames at which an interrupt or an exception enters the kernel of arm64, at
+# which interrupts change the stack, and at which the kernel handles a fault. Frames
+# below were interrupted, or had the fault.
+ENTRY = re.compile(r" (el[01][ht]_(64|32)_(sync|irq|fiq|error)(_handler)?|call_on_irq_stack|handle_mm_fault)\+0x")
 
 # The log scan ignores these reports. judge() judges them. The detector warns
 # once when it can't find the function of a delayed access on the stack, as when

@@ -43,12 +43,18 @@ def test_races_of_the_kernel_are_only_counted():
 ENTRY = ("handle_irq+0x10/0x20", "call_on_irq_stack+0x30/0x48", "el1_interrupt+0x34/0x5c", "el1h_64_irq_handler+0x14/0x1c",
          "el1h_64_irq+0x6c/0x70")
 
+# What the driver's fault on a user's buffer leaves there.
+FAULT = ("handle_mm_fault+0x88/0x1fc", "fixup_user_fault+0xdc/0x1f4", "fault_in_safe_writeable+0x8c/0x14c")
+
 
 @pytest.mark.parametrize("counts, frames", [
     (False, ("wq_worker_tick+0x1c/0xc8", *ENTRY, "__pi_memset_generic+0x60/0x188", "zero_region+0x1d4/0x2f0 [nvgrace_gpu_vfio_pci]")),
     (True, ("wake+0x10/0x20", "gpu_irq+0x8/0x80 [nvgrace_gpu_vfio_pci]", *ENTRY, "idle+0x8/0x10")),
-], ids=["in an interrupt of the driver", "in an interrupt by the driver"])
-def test_races_in_interrupts(counts, frames):
+    (False, ("percpu_counter_add_batch+0x1a0/0x260", "__handle_mm_fault+0x28e4/0x2a94", *FAULT,
+             "nvgrace_gpu_rw+0x798/0xad0 [nvgrace_gpu_vfio_pci]")),
+    (True, ("gpu_fault+0x44/0x90 [nvgrace_gpu_vfio_pci]", "__handle_mm_fault+0x28e4/0x2a94", *FAULT, "copy+0x10/0x20")),
+], ids=["in an interrupt of the driver", "in an interrupt by the driver", "in a fault of the driver", "in a fault by the driver"])
+def test_races_in_interrupts_and_faults(counts, frames):
     """A report of two accesses: one of the kernel in a task, and one with these
     frames."""
     races, others = kcsan.judge([f"[   14.1] {line}" for line in (
