@@ -300,7 +300,7 @@ FINDING(MEMORY_ONLINE, "memory-online",
 CASE(MEMORY_ONLINE, GOOD, GOOD, "no GPU memory is online as System RAM", NULL, NULL)
 CASE(MEMORY_ONLINE, USED, WARNING, "GPU memory is online as System RAM",
      "the nvidia driver has onlined it for this host; such a GPU, whose state `nvgrace-gpu list` shows, can't be bound",
-     "for a GPU that you want to assign to a guest: stop what uses it (`nvgrace-gpu bind --dry-run ADDRESS` names the processes), run `modprobe -r nvidia_drm nvidia_modeset nvidia_uvm nvidia`, then `nvgrace-gpu bind --persist ADDRESS`")
+     "for a GPU that you want to assign to a guest: stop what uses it (`nvgrace-gpu status ADDRESS` names the processes), run `modprobe -r nvidia_drm nvidia_modeset nvidia_uvm nvidia`, then `nvgrace-gpu bind --persist ADDRESS`")
 CASE(MEMORY_ONLINE, LEFT, BAD, "GPU memory is left online as System RAM",
      "a driver that is no longer loaded has onlined it; such a GPU can't be bound, because host RAM must not reach a guest",
      "run `nvgrace-gpu bind --boot-only ADDRESS` and reboot: it is not known which memory blocks are the GPU's, and taking others offline takes RAM from the host")
