@@ -215,7 +215,7 @@ static void print_pins(FILE *out, const struct guest_plan *p)
 	for (i = 0; i < p->cpu_pins->len; i++)
 		fprintf(out, "%s%s", !i ? "" : i % 8 ? " " : "\n      ", (char *)p->cpu_pins->pdata[i]);
 	fputs("'\n"
-	      "# pin PID: gives each processor of the guest its own of the host.\n"
+	      "# pin PID: ties each processor of the guest to its processors of the host.\n"
 	      "pin() {\n"
 	      "\tcpu=0\n"
 	      "\tfor place in $pins; do\n"
