@@ -147,9 +147,12 @@ static void set_decoding(bool on)
 	expect("config write", dev_write(CONFIG + ways[i].at, data + ways[i].at,
 					 ways[i].count), ways[i].count);
 	s.config[PCI_COMMAND] = data[PCI_COMMAND];
-	/* Whether readiness is checked again is unspecified. */
-	if (on != s.decoding)
-		s.ready = s.ready == READY ? EITHER : s.ready;
+	/*
+	 * Whether readiness is checked again is unspecified, also if this has
+	 * changed nothing.
+	 */
+	if (s.ready == READY)
+		s.ready = EITHER;
 	s.decoding = on;
 }
 
