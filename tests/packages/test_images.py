@@ -26,6 +26,7 @@ ARCH = "mkdir -p /etc/dkms && echo 'BUILD_EXCLUSIVE_ARCH=\"x86_64\"' >/etc/dkms/
 def test_dkms_builds_for_the_kernel_of_the_image(scratch_system, suite):
     host = scratch_system(lower=scratch.tree(suite))
     shutil.copy(scratch.package("*-dkms_*.deb"), host.shared / "our.deb")
+    shutil.copy(scratch.package("nvgrace-gpu_*_amd64.deb"), host.shared / "tool.deb")
     host.sh("""
         apt-get -q update
         apt-get -q -y install gcc make linux-headers-amd64 kmod
@@ -35,7 +36,7 @@ def test_dkms_builds_for_the_kernel_of_the_image(scratch_system, suite):
         depmod $kernel""")
     said = host.sh(f"""
         {ARCH}
-        apt-get -q -y install /mnt/our.deb""").stdout
+        apt-get -q -y install /mnt/our.deb /mnt/tool.deb""").stdout
     kernel = host.sh("ls /lib/modules").stdout.split()
     assert len(kernel) == 1 and kernel[0] != os.uname().release
     path = host.sh(f"modinfo -k {kernel[0]} -n {NAME}", ok=False).stdout.strip()
