@@ -96,6 +96,7 @@ static void write_config(void)
 	if (!s.fd_count || s.low != AWAKE)
 		return not_now("no file, or asleep");
 
+	config_written(at, count);
 	if (!chance(15)) {
 		expect("config write", dev_write(CONFIG + at, data + at, count),
 		       count);

@@ -248,6 +248,12 @@ bool in_power_register(unsigned int at, unsigned int count)
 	return at < POWER + 4 && at + count > POWER;
 }
 
+void config_written(unsigned int at, unsigned int count)
+{
+	if (s.ready == READY && at < PCI_COMMAND + 2 && at + count > PCI_COMMAND)
+		s.ready = EITHER;
+}
+
 void config_expected(unsigned int at, uint8_t *buf, unsigned int count)
 {
 	unsigned int i, k;

@@ -175,6 +175,13 @@ void has_woken(void);
  */
 bool in_power_register(unsigned int at, unsigned int count);
 
+/*
+ * Notes that a range of config space may have been written. Whether a write of the
+ * command register makes the driver check readiness again is unspecified, also if it
+ * has changed nothing.
+ */
+void config_written(unsigned int at, unsigned int count);
+
 /* The bytes of config space that a read must return. */
 void config_expected(unsigned int at, uint8_t *buf, unsigned int count);
 

@@ -147,12 +147,7 @@ static void set_decoding(bool on)
 	expect("config write", dev_write(CONFIG + ways[i].at, data + ways[i].at,
 					 ways[i].count), ways[i].count);
 	s.config[PCI_COMMAND] = data[PCI_COMMAND];
-	/*
-	 * Whether readiness is checked again is unspecified, also if this has
-	 * changed nothing.
-	 */
-	if (s.ready == READY)
-		s.ready = EITHER;
+	config_written(ways[i].at, ways[i].count);
 	s.decoding = on;
 }
 
