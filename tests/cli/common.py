@@ -69,9 +69,6 @@ def build(cross="", sanitized=False):
             subprocess.run([f"{cross}gcc", "-O2", "-Wall", "-Werror", "-c", "-o", hook,
                             PROJECT / "tests/stress/coverage/gcov_exit.c"], check=True)
             flags.append(f"LDFLAGS={hook} -Wl,--wrap=_exit")
-        elif sanitized:
-            # Starts in two thirds of the time.
-            flags.append("LDFLAGS=-static-libasan")
         # On this machine, the program finds the others beside it.
         done = make(f"OUT={out}", "program", "testers", f"CROSS_COMPILE={cross}", *([] if cross else [f"libexecdir={out}/libexec"]), *flags)
     assert not done.returncode, f"nvgrace-gpu does not build:\n{done.stdout}{done.stderr}"
