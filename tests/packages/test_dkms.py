@@ -207,10 +207,10 @@ class Cases:
         host = self.host_without_headers()
         shutil.copy(SHIPPED, host.shared / "shipped")
         host.repack("shipped", "0.0.1", f"mkdir etc; cp /mnt/shipped etc/nvgrace-gpu.conf; echo {CONF} >DEBIAN/conffiles; rm DEBIAN/postinst")
+        # Version 0.1.0 had no other package.
+        host.dpkg("--purge", "nvgrace-gpu")
         for change, status in (("", 1), ("bind all\n", 0)):
             with named(change):
-                # Version 0.1.0 had no other package.
-                host.dpkg("--purge", "nvgrace-gpu")
                 host.dpkg("--install", "/mnt/shipped.deb")
                 host.sh(f"printf '%s' '{change}' >> {CONF}")
                 # dpkg must not ask, because without an answer it fails.
@@ -288,11 +288,13 @@ class Cases:
         host = self.host_without_headers()
         kernel = release("stable")
         host.write(f"/boot/initrd.img-{kernel}", "")
-        one = {"update-initramfs": f"update-initramfs -u -k {kernel}", "dracut": f"dracut --force /boot/initrd.img-{kernel} {kernel}"}
+        calls = {"update-initramfs": [f"update-initramfs -u -k {kernel}"], "dracut": [f"dracut --force /boot/initrd.img-{kernel} {kernel}"], "": []}
         for programs, wanted in ((["/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs"], "update-initramfs"),
                                  (["/usr/bin/dracut"], "dracut"),
                                  (["/usr/bin/dracut", "/usr/sbin/mkinitramfs"], "dracut"),
-                                 (["/usr/bin/dracut", "/usr/sbin/update-initramfs"], "dracut")):
+                                 (["/usr/bin/dracut", "/usr/sbin/update-initramfs"], "dracut"),
+                                 # Without the program that makes one, there is none.
+                                 (["/usr/sbin/update-initramfs"], "")):
             with named(programs):
                 host.sh("rm -f /usr/sbin/mkinitramfs /usr/sbin/update-initramfs /usr/bin/dracut")
                 for path in programs:
@@ -300,8 +302,8 @@ class Cases:
                 host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
                 for step in ("dpkg --force-depends --install /mnt/our.deb", f"/usr/src/{NAME}-{VERSION}/scripts/renew-initramfs {kernel}",
                              f"dpkg --remove {NAME}-dkms", "dpkg --remove nvgrace-gpu"):
-                    host.sh(f"rm -f /var/calls; {step}")
-                    assert host.sh("cat /var/calls").stdout.splitlines() == [one[wanted]], step
+                    host.sh(f": >/var/calls; {step}")
+                    assert host.sh("cat /var/calls").stdout.splitlines() == calls[wanted], step
                 host.dpkg("--install", "/mnt/tool.deb")
 
     def test_a_kernel_without_the_module_is_named(self):
